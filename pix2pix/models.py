@@ -1,0 +1,109 @@
+"""The two networks of pix2pix (Isola et al. 2017): G predicts the colours ab from L, D judges (L, target) pairs."""
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, resnet18
+
+from pix2pix.runtime import UserError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Generator(nn.Module):
+    """U-Net whose encoder is torchvision's ResNet18: L (B, 1, H, W) in [0, 1] -> ab (B, 2, H, W) in [-1, 1], float32.
+
+    H and W are multiples of 32, else ValueError. `pretrained` starts the encoder from ImageNet and raises UserError
+    where those weights cannot be had. 15.7 GFLOP (2 per multiply-add) a picture at 256x256.
+    """
+
+    bf16 = False                                   # True: convolutions in bfloat16; weights and results stay float32
+
+    def __init__(self, pretrained: bool = True):
+        super().__init__()
+        self.encoder = _imagenet_resnet18() if pretrained else resnet18()
+        del self.encoder.avgpool, self.encoder.fc
+        # From the depth upwards, joined by the skips: layer3, layer2, layer1, relu1, and at full size L itself.
+        channels = (512 + 256, 256), (256 + 128, 128), (128 + 64, 64), (64 + 64, 64), (64 + 1, 32)
+        self.decoder = nn.ModuleList([UpBlock(*pair) for pair in channels]).apply(init_weights)
+        self.to_ab = nn.Conv2d(32, 2, kernel_size=1).apply(init_weights)
+
+    def encode(self, L: Tensor) -> list[Tensor]:
+        """ResNet18's features of a gray picture: relu1 and layer1 to layer4."""
+        net = self.encoder
+        gray = torch.cat([(L - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD)], dim=1)  # (B, 3, H, W)
+        relu1 = net.relu(net.bn1(net.conv1(gray)))                                  # (B,  64, H/2,  W/2)
+        layer1 = net.layer1(net.maxpool(relu1))                                     # (B,  64, H/4,  W/4)
+        layer2 = net.layer2(layer1)                                                 # (B, 128, H/8,  W/8)
+        layer3 = net.layer3(layer2)                                                 # (B, 256, H/16, W/16)
+        layer4 = net.layer4(layer3)                                                 # (B, 512, H/32, W/32)
+        return [relu1, layer1, layer2, layer3, layer4]
+
+    def forward(self, L: Tensor) -> Tensor:
+        if L.shape[-2] % 32 or L.shape[-1] % 32:
+            raise ValueError(f"height and width must be multiples of 32, not {L.shape[-2]}x{L.shape[-1]}")
+        with torch.autocast(L.device.type, torch.bfloat16, enabled=self.bf16):
+            *skips, x = [L, *self.encode(L)]
+            for up, skip in zip(self.decoder, reversed(skips)):
+                x = up(x, skip)                                                     # last: (B, 32, H, W)
+            ab = self.to_ab(x)                                                      # (B, 2, H, W)
+        return torch.tanh(ab.float())
+
+
+class UpBlock(nn.Module):
+    """Double the size, join the skip, two 3x3 convolutions. Transposed convolutions would leave checkerboards."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        relu, out = nn.ReLU(inplace=True), out_channels
+        self.layers = nn.Sequential(*conv_bn(in_channels, out, 3, 1, relu), *conv_bn(out, out, 3, 1, relu))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        # L arrives in float32 and in rows; joined as it is it would drag the whole map along, at twice the time.
+        skip = skip.to(x.dtype, memory_format=torch.channels_last)
+        return self.layers(torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skip), dim=1))
+
+
+class Discriminator(nn.Module):
+    """PatchGAN: L (B, 1, H, W) and target (B, C, H, W) -> one logit for every 70x70 patch, (B, 1, 15, 15) at 256x256.
+
+    The paper's 70x70 discriminator, but for a stride of 2 in the last layer, which gives the reference's 15x15 map.
+    """
+
+    bf16 = False
+
+    def __init__(self, target_channels: int = 2):
+        super().__init__()
+        leaky = nn.LeakyReLU(0.2, inplace=True)
+        self.layers = nn.Sequential(                                                # at 256x256          field of view
+            nn.Conv2d(1 + target_channels, 64, 4, 2, padding=1), leaky,             # (B,  64, 128, 128)    4
+            *conv_bn(64, 128, 4, 2, leaky),                                         # (B, 128,  64,  64)   10
+            *conv_bn(128, 256, 4, 2, leaky),                                        # (B, 256,  32,  32)   22
+            *conv_bn(256, 512, 4, 1, leaky),                                        # (B, 512,  31,  31)   46
+            nn.Conv2d(512, 1, 4, 2, padding=1),                                     # (B,   1,  15,  15)   70
+        )
+        self.apply(init_weights)
+
+    def forward(self, L: Tensor, target: Tensor) -> Tensor:
+        with torch.autocast(L.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.layers(torch.cat((L, target), dim=1))
+        return logits.float()
+
+
+def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int, activation: nn.Module) -> list[nn.Module]:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=1, bias=False)         # BatchNorm has the bias
+    return [conv, nn.BatchNorm2d(out_channels), activation]
+
+
+def init_weights(module: nn.Module) -> None:
+    """pix2pix's initialisation of convolutions, N(0, 0.02)."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, 0, 0.02)
+
+
+def _imagenet_resnet18():
+    weights = ResNet18_Weights.IMAGENET1K_V1
+    try:
+        return resnet18(weights=weights)
+    except Exception as error:                     # no network, a proxy's page, a cut file: the way out is the same
+        by_hand = f"download {weights.url} into {torch.hub.get_dir()}/checkpoints, or train with --no-pretrained"
+        raise UserError(f"the ImageNet weights of ResNet18 cannot be had ({error}): {by_hand}") from error

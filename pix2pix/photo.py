@@ -1,0 +1,124 @@
+"""One photo file in, one photo file out: every format, orientation and profile; whole files only."""
+import io
+import math
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from pix2pix.runtime import UserError, whole_file
+
+# Named, so that a file can never start one of Pillow's stranger readers (PostScript runs a program).
+READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+JPEG = {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"}
+TIFF = {"format": "TIFF", "compression": "tiff_adobe_deflate"}
+WEBP = {"format": "WEBP", "lossless": True}
+PNG, BMP = {"format": "PNG"}, {"format": "BMP"}
+WRITABLE = {".jpg": JPEG, ".jpeg": JPEG, ".png": PNG, ".webp": WEBP, ".tif": TIFF, ".tiff": TIFF, ".bmp": BMP}
+LONGEST_EXIF = {"JPEG": 65533, "PNG": math.inf, "WEBP": math.inf, "TIFF": 0, "BMP": 0}                   # bytes
+
+
+class PhotoError(UserError):
+    """A photo that cannot be read or written, and why."""
+
+
+def find_photos(folder: Path, leave_out: Path | None = None) -> tuple[list[Path], int]:
+    """Files below `folder` named like pictures, sorted, and the number of the others; nothing below `leave_out`."""
+    extensions = {ext for ext, name in Image.registered_extensions().items() if name in READABLE} | {".heic", ".heif"}
+    files = []
+    for parent, folders, names in os.walk(folder):
+        if leave_out is not None and leave_out.exists():
+            folders[:] = [name for name in folders if not os.path.samefile(os.path.join(parent, name), leave_out)]
+        files += [Path(parent, name) for name in names]
+    photos = sorted(path for path in files if path.suffix.lower() in extensions)
+    return photos, len(files) - len(photos)
+
+
+def read_photo(path: Path) -> Image.Image:
+    """The photo as upright 8-bit sRGB, mode "RGB"; its .info carries exif (bytes) and dpi where the file has them.
+
+    16-bit pictures are divided by 257; float pictures are taken as [0, 1] where they lie in it, else stretched.
+    Transparency lies on white. Of several pages or frames the first is taken. The rest raises PhotoError, in one line.
+    """
+    if not Path(path).is_file():                                              # a pipe would wait for ever
+        raise PhotoError(f"{path}: no such file")
+    try:
+        with Image.open(path, formats=READABLE) as image:
+            image.load()
+            return _upright_srgb(image, path)
+    except UnidentifiedImageError as error:
+        raise PhotoError(f"{path}: not a picture in a format that can be read ({', '.join(READABLE)})") from error
+    except Exception as error:                                  # damaged files raise nearly anything in Pillow
+        raise PhotoError(f"{path}: {str(error).strip() or type(error).__name__}") from error
+
+
+def write_photo(image: Image.Image, path: Path, like: Image.Image | None = None) -> None:
+    """Write `image` in the format of the extension, with the EXIF and DPI of the photo `like`: whole or not at all.
+
+    JPEG at quality 95 without chroma subsampling, the others lossless. Raises PhotoError.
+    """
+    options = WRITABLE[path.suffix.lower()] | (like.info if like is not None else {})
+    if len(options.get("exif", b"")) > LONGEST_EXIF[options["format"]]:
+        print(f"warning: {path}: EXIF left out, it does not fit into this format", file=sys.stderr)
+        del options["exif"]
+    try:
+        with whole_file(path) as file:
+            image.save(file, **options)
+    except Exception as error:                                  # a full disk, a side too long for the format
+        raise PhotoError(f"{path}: cannot be written: {error}") from error
+
+
+def shrink(photo: Image.Image, size: int) -> Tensor:
+    """The whole photo squashed to a square, antialiased: uint8 (3, size, size), as in training so in use."""
+    return to_tensor(photo.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An "RGB" picture -> uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def to_image(rgb_u8: Tensor) -> Image.Image:
+    """uint8 (3, H, W) on any device -> an "RGB" picture."""
+    return Image.fromarray(rgb_u8.permute(1, 2, 0).cpu().contiguous().numpy())
+
+
+def _upright_srgb(image, path):
+    has_exif, profile = "exif" in image.info, image.info.get("icc_profile")
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+        exif = image.getexif().tobytes() if has_exif else b""                 # written anew, which drops the thumbnail
+    except Exception:
+        exif = b""
+        print(f"warning: {path}: its EXIF is damaged and left out", file=sys.stderr)
+    dpi = tuple(float(value) for value in image.info.get("dpi", ()))
+    if image.mode.startswith(("I", "F")):
+        image = _to_8_bits(image)
+    mode = "L" if image.mode in ("1", "L", "LA") else "CMYK" if image.mode == "CMYK" else "RGB"
+    flat = image.convert(mode)
+    if image.has_transparency_data:
+        flat = Image.composite(flat, Image.new(mode, flat.size, "white"), image.convert("RGBA").getchannel("A"))
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            flat = ImageCms.profileToProfile(flat, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        except (ImageCms.PyCMSError, OSError) as error:
+            print(f"warning: {path}: its colour profile is ignored: {error}", file=sys.stderr)
+    photo = flat.convert("RGB")
+    photo.info = {"exif": exif} if exif else {}
+    if len(dpi) == 2 and all(0 < value < 65535 for value in dpi):
+        photo.info["dpi"] = dpi
+    return photo
+
+
+def _to_8_bits(image):
+    """Pillow's own conversion would clip these modes at 255."""
+    values = np.nan_to_num(np.array(image, dtype=np.float32), nan=0, posinf=0, neginf=0)
+    low, high = 0.0, 1.0 if image.mode == "F" else 65535.0
+    if values.min() < low or values.max() > high:
+        low, high = values.min(), values.max()
+    return Image.fromarray(((values - low) * (255 / (high - low or 1))).round().astype(np.uint8))

@@ -1,0 +1,105 @@
+"""What both scripts need: errors made for people, device and precision, whole files, a progress line."""
+import argparse
+import contextlib
+import math
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+
+class UserError(Exception):
+    """Something that the person at the keyboard can mend; the message is one line that says how."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    exit_code = 2
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def run(program, argv, if_interrupted: str, memory_option: str) -> int:
+    """Exit code of `program(argv)`; what a person can mend ends in one line on stderr and code 1, 2 or 130."""
+    warnings.filterwarnings("ignore", module="PIL")              # a file's troubles are told in our own words
+    try:
+        return program(argv)
+    except (UserError, OSError) as error:                        # OSError: a full disk, a folder without permission
+        message, exit_code = f"error: {error}", getattr(error, "exit_code", 1)
+    except (RuntimeError, MemoryError) as error:
+        if "memory" not in repr(error).lower():                  # torch has no common type for devices that are full
+            raise
+        message, exit_code = f"error: out of memory, try a smaller {memory_option}", 1
+    except KeyboardInterrupt:
+        message, exit_code = f"\ninterrupted: {if_interrupted}", 130
+    print(message, file=sys.stderr)
+    return exit_code
+
+
+def pick_device(name: str) -> torch.device:
+    """auto is cuda, else cpu; a device that this machine lacks is a UsageError."""
+    name = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """auto is bfloat16 where the device multiplies in it natively: elsewhere it would be slower than float32."""
+    if precision != "auto" or device.type not in ("cpu", "cuda"):
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    features = torch.cpu.get_capabilities()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+@contextlib.contextmanager
+def whole_file(path: Path):
+    """Open `path` for writing bytes; it appears under its name when all of it is on the disk, or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def load_saved(path: Path, kind: str) -> dict:
+    """The dict that train.py saved at `path`, on the CPU; UserError unless it is a whole one of this kind."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except Exception:                                # a web page, a cut file, another program's: no end of types
+        saved = None
+    if not isinstance(saved, dict) or saved.get("kind") != kind:
+        raise UserError(f"{path} is not a {kind} that train.py wrote, or not the whole of one")
+    return saved
+
+
+def progress(items, total: int, label: str, unit: str, size: int = 1):
+    """Yield the `total` items, each worth `size` units; on a terminal, keep a line with the rate and the time left."""
+    start = shown = time.monotonic()
+    for count, item in enumerate(items, 1):
+        yield item
+        if sys.stderr.isatty() and time.monotonic() - shown > 0.2:
+            shown = time.monotonic()
+            rate = count * size / (shown - start)
+            minutes, seconds = divmod(math.ceil((total - count) * size / rate), 60)
+            line = f"{label}: {count * size}/{total * size} {unit}, {rate:.1f} a second, {minutes}:{seconds:02} left"
+            print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
+    if shown > start:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,84 @@
+"""Facts about sRGB and CIE Lab."""
+import pytest
+import torch
+
+from pix2pix.color import decode, encode, lab_to_rgb, rgb_to_lab
+
+PUBLISHED = {                                      # sRGB -> CIE Lab, D65, 2 degrees
+    (1, 0, 0): (53.2406, 80.0923, 67.2028),
+    (0, 1, 0): (87.7351, -86.1830, 83.1797),
+    (0, 0, 1): (32.2957, 79.1856, -107.8573),
+    (1, 1, 0): (97.1395, -21.5547, 94.4781),
+    (0, 1, 1): (91.1133, -48.0906, -14.1263),
+    (1, 0, 1): (60.3235, 98.2331, -60.8210),
+    (0, 0, 0): (0, 0, 0),
+    (1, 1, 1): (100, 0, 0),
+}
+
+
+def picture(colors, dtype=torch.float32):
+    """(N, 3) -> (1, 3, 1, N)"""
+    return torch.as_tensor(colors).to(dtype).T[None, :, None]
+
+
+def test_published_lab_values():
+    lab = rgb_to_lab(picture(list(PUBLISHED)))
+    assert (lab - picture(list(PUBLISHED.values()))).abs().max() < 0.02
+
+
+def test_published_lab_values_decode_to_their_colors():
+    rgb = lab_to_rgb(picture(list(PUBLISHED.values())))
+    assert (rgb - picture(list(PUBLISHED))).abs().max() < 0.002
+
+
+def test_every_gray_has_no_color():
+    grays = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
+    _, ab = encode(grays)
+    assert ab.abs().max() * 128 < 0.01
+
+
+def test_eight_bit_colors_round_trip_exactly():
+    levels = torch.tensor(sorted({*range(0, 256, 7), 1, 2, 3, 254, 255}))
+    edges = torch.cartesian_prod(torch.tensor([0, 255]), torch.tensor([0, 255]), torch.arange(256))
+    edges = torch.cat([edges.roll(shift, dims=1) for shift in range(3)])
+    colors = picture(torch.cat((torch.cartesian_prod(levels, levels, levels), edges)), torch.uint8)
+    assert torch.equal(decode(*encode(colors)), colors)
+
+
+def test_networks_see_values_within_one():
+    corners = torch.cartesian_prod(*[torch.tensor([0, 255])] * 3)
+    L, ab = encode(picture(corners, torch.uint8))
+    assert L.shape[1] == 1 and ab.shape[1] == 2
+    assert L.min() == 0 and L.max() == pytest.approx(1, abs=1e-6)
+    assert ab.abs().max() < 1
+
+
+def test_luminance_survives_any_color_however_far_out_of_gamut():
+    generator = torch.Generator().manual_seed(0)
+    L = torch.cat((torch.rand(1, 1, 1000, 999, generator=generator), torch.linspace(0, 1, 1000).view(1, 1, 1000, 1)), dim=3)
+    ab = (torch.rand(1, 2, 1000, 1000, generator=generator) * 255 - 128) / 128
+    assert ((encode(decode(L, ab))[0] - L).abs() * 100).max() < 0.3
+
+
+def test_out_of_gamut_colors_move_straight_towards_gray():
+    """In linear RGB the distances of the three channels from gray shrink by one common factor: the hue is kept."""
+    L, a, b = 60.0, 120.0, 100.0
+    y = (L + 16) / 116
+    xyz = torch.tensor([0.95047 * (y + a / 500) ** 3, y**3, 1.08883 * (y - b / 200) ** 3], dtype=torch.float64)
+    to_xyz = [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+    wanted = torch.linalg.solve(torch.tensor(to_xyz, dtype=torch.float64), xyz) - y**3
+    rgb = lab_to_rgb(picture([[L, a, b]])).flatten().double()
+    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    factors = (linear - y**3) / wanted
+    assert 0.2 < factors.min() and factors.max() < 0.9
+    assert factors.max() - factors.min() < 0.01
+    assert linear.min() == pytest.approx(0, abs=1e-4) or linear.max() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("function", [rgb_to_lab, lab_to_rgb])
+def test_gradients_are_finite_everywhere(function):
+    colors = picture(list(PUBLISHED))
+    values = colors if function is rgb_to_lab else rgb_to_lab(colors)
+    values = torch.cat((values, values * 1.5, values * 0.01), dim=3).requires_grad_()
+    function(values).square().sum().backward()
+    assert values.grad.isfinite().all() and values.grad.abs().sum() > 0

@@ -1,0 +1,136 @@
+"""What the networks compute, which features and which field of view they have, and which weights were initialised."""
+import copy
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import ResNet18_Weights, resnet18
+
+from pix2pix.models import Discriminator, Generator
+from pix2pix.runtime import UserError
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def imagenet_like():
+    """A state dict of the layout that torchvision publishes, with BatchNorm statistics that are not the defaults."""
+    torch.manual_seed(1)
+    net = resnet18()
+    net(torch.randn(4, 3, 64, 64))
+    return net.state_dict()
+
+
+@pytest.fixture
+def torch_home(tmp_path, monkeypatch, imagenet_like):
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(imagenet_like, folder / ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1])
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return folder
+
+
+@torch.no_grad()
+def test_pretrained_encoder_yields_the_features_of_torchvisions_resnet18(torch_home, imagenet_like):
+    G = Generator(pretrained=True).eval()
+    reference = resnet18()
+    reference.load_state_dict(imagenet_like)
+    reference.eval()
+    L = torch.rand(2, 1, 96, 160)
+    x = (L.repeat(1, 3, 1, 1) - MEAN) / STD
+    expected = [reference.relu(reference.bn1(reference.conv1(x)))]
+    x = reference.maxpool(expected[0])
+    for layer in (reference.layer1, reference.layer2, reference.layer3, reference.layer4):
+        x = layer(x)
+        expected.append(x)
+    for feature, want in zip(G.encode(L), expected, strict=True):
+        assert torch.equal(feature, want)
+
+
+def test_initialisation_touches_the_decoder_and_never_the_encoder(torch_home, imagenet_like):
+    G = Generator(pretrained=True)
+    for name, weight in G.encoder.state_dict().items():
+        assert torch.equal(weight, imagenet_like[name]), name
+    for net in (G.decoder, G.to_ab, Discriminator()):
+        convolutions = [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)] or [net]
+        weights = torch.cat([conv.weight.flatten() for conv in convolutions])
+        tolerance = 5 / weights.numel() ** 0.5
+        assert abs(weights.mean()) < 0.02 * tolerance and abs(weights.std() / 0.02 - 1) < tolerance
+
+
+def test_weights_that_cannot_be_had_are_one_clear_error(tmp_path, monkeypatch):
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (folder / "resnet18-f37072fd.pth").write_bytes(b"<html>404</html>")
+    with pytest.raises(UserError) as caught:
+        Generator(pretrained=True)
+    message = str(caught.value)
+    assert "resnet18-f37072fd.pth" in message and str(folder) in message and "--no-pretrained" in message
+    assert "\n" not in message
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(2, 1, 256, 256), (1, 1, 96, 160), (1, 1, 32, 32)])
+def test_output_shape_and_range(shape):
+    G = Generator(pretrained=False).eval()
+    G.to_ab.weight.mul_(1000)
+    ab = G(torch.rand(shape))
+    assert ab.shape == (shape[0], 2, *shape[2:]) and ab.dtype == torch.float32
+    assert -1 <= ab.min() < -0.5 and 0.5 < ab.max() <= 1
+
+
+def test_sizes_that_are_no_multiple_of_32_are_refused():
+    G = Generator(pretrained=False)
+    for height, width in ((256, 250), (100, 256)):
+        with pytest.raises(ValueError, match=f"multiples of 32, not {height}x{width}"):
+            G(torch.rand(1, 1, height, width))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stage", range(5))
+def test_every_skip_reaches_the_output(stage):
+    G = Generator(pretrained=False).eval()
+    L = torch.rand(1, 1, 64, 64)
+    before = G(L)
+    block = G.decoder[stage]
+    forward = block.forward
+    block.forward = lambda x, skip: forward(x, torch.zeros_like(skip))
+    assert (G(L) - before).abs().max() > 1e-5
+
+
+def test_generator_takes_at_most_16_gflop_a_picture():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        Generator(pretrained=False).eval()(torch.rand(1, 1, 256, 256))
+    assert 10e9 < counter.get_total_flops() <= 16e9
+
+
+def test_a_logit_of_the_discriminator_sees_exactly_70x70_pixels():
+    D = Discriminator().eval()
+    L, target = torch.rand(1, 1, 256, 256, requires_grad=True), torch.rand(1, 2, 256, 256, requires_grad=True)
+    logits = D(L, target)
+    assert logits.shape == (1, 1, 15, 15)
+    logits[0, 0, 7, 7].backward()
+    for seen in (L.grad, target.grad):
+        rows, columns = seen.abs().sum(dim=(0, 1)).nonzero().T
+        assert rows.max() - rows.min() + 1 == 70 and columns.max() - columns.min() + 1 == 70
+
+
+@torch.no_grad()
+def test_the_discriminator_judges_colors_given_their_luminance():
+    D = Discriminator().eval()
+    L, target = torch.rand(1, 1, 256, 256), torch.rand(1, 2, 256, 256)
+    logits = D(L, target)
+    assert (D(1 - L, target) - logits).abs().max() > 1e-4
+    assert (D(L, -target) - logits).abs().max() > 1e-4
+
+
+def test_bfloat16_is_close_to_float32_and_keeps_weights_and_results_in_float32():
+    torch.manual_seed(0)
+    G, L = Generator(pretrained=False).eval(), torch.rand(1, 1, 64, 64)
+    half = copy.deepcopy(G)
+    half.bf16 = True
+    ab = half(L)
+    ab.mean().backward()
+    assert ab.dtype == torch.float32 and all(weight.grad.dtype == torch.float32 for weight in half.parameters())
+    assert 0 < (ab - G(L)).abs().max() < 0.05

@@ -1,0 +1,331 @@
+"""Any photo that a person owns: read right, written whole."""
+import io
+import os
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, TiffImagePlugin
+
+from pix2pix.photo import PhotoError, find_photos, read_photo, shrink, to_image, to_tensor, write_photo
+from tests.conftest import noise
+
+RGB = noise(61, 47)
+GRAY = noise(61, 47, channels=1)
+
+
+def levels(image):
+    return np.asarray(image).astype(int)
+
+
+def difference(path, expected):
+    photo = read_photo(path)
+    assert photo.mode == "RGB"
+    expected = np.asarray(expected).astype(int)
+    if expected.ndim == 2:
+        expected = np.repeat(expected[..., None], 3, axis=2)
+    assert levels(photo).shape == expected.shape
+    return np.abs(levels(photo) - expected).max()
+
+
+@pytest.mark.parametrize("name, mode, options, tolerance", [
+    ("baseline.jpg", "RGB", {"quality": 98, "subsampling": 0}, 8),
+    ("progressive.jpg", "RGB", {"quality": 98, "subsampling": 0, "progressive": True}, 8),
+    ("gray.jpg", "L", {"quality": 98}, 6),
+    ("rgb.png", "RGB", {}, 0),
+    ("gray.png", "L", {}, 0),
+    ("lossless.webp", "RGB", {"lossless": True}, 0),
+    ("rgb.tif", "RGB", {}, 0),
+    ("deflate.tiff", "RGB", {"compression": "tiff_adobe_deflate"}, 0),
+    ("gray.tif", "L", {}, 0),
+    ("rgb.bmp", "RGB", {}, 0),
+    ("gray.gif", "L", {}, 0),
+    ("rgb.ppm", "RGB", {}, 0),
+])
+def test_plain_pictures(tmp_path, name, mode, options, tolerance):
+    pixels = GRAY if mode == "L" else RGB
+    Image.fromarray(pixels).save(tmp_path / name, **options)
+    assert difference(tmp_path / name, pixels) <= tolerance
+
+
+def test_bilevel_pictures(tmp_path):
+    black_and_white = Image.fromarray(GRAY).point(lambda value: 255 * (value > 128))
+    for name in ("one.png", "one.tif", "one.bmp"):
+        black_and_white.convert("1").save(tmp_path / name)
+        assert difference(tmp_path / name, black_and_white) == 0
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_palettes_of_every_depth(tmp_path, bits):
+    picture = Image.fromarray(RGB).quantize(2**bits)
+    picture.save(tmp_path / "palette.png", bits=bits)
+    assert difference(tmp_path / "palette.png", picture.convert("RGB")) == 0
+
+
+def test_sixteen_bits_are_divided_by_257(tmp_path):
+    pixels = noise(61, 47, channels=1, top=65536, dtype=np.uint16)
+    for name in ("deep.png", "deep.tif"):
+        Image.fromarray(pixels).save(tmp_path / name)
+        assert difference(tmp_path / name, (pixels / 257).round()) == 0
+
+
+@pytest.mark.parametrize("scale, shift", [(1, 0), (1000, 0), (3, -1)])
+def test_float_pictures_are_taken_as_zero_to_one_or_stretched(tmp_path, scale, shift):
+    unit = noise(61, 47, channels=1) / 255
+    unit = (unit - unit.min()) / (unit.max() - unit.min()) if scale > 1 else unit
+    values = (unit * scale + shift).astype(np.float32)
+    Image.fromarray(values).save(tmp_path / "float.tif")
+    assert difference(tmp_path / "float.tif", (unit * 255).round()) <= 1
+
+
+def test_nan_in_a_float_picture_is_black(tmp_path):
+    values = np.full((8, 8), 0.5, dtype=np.float32)
+    values[0, 0] = np.nan
+    Image.fromarray(values).save(tmp_path / "nan.tif")
+    photo = read_photo(tmp_path / "nan.tif")
+    assert photo.getpixel((0, 0)) == (0, 0, 0) and photo.getpixel((1, 1)) == (128, 128, 128)
+
+
+def test_constant_deep_pictures_survive(tmp_path):
+    for value in (0.0, 7.0, -2.0):
+        Image.fromarray(np.full((4, 5), value, dtype=np.float32)).save(tmp_path / "flat.tif")
+        assert read_photo(tmp_path / "flat.tif").size == (5, 4)
+
+
+def test_transparency_lies_on_white(tmp_path):
+    alpha = noise(61, 47, channels=1, seed=5)
+    share = alpha[..., None] / 255
+    for name, image, color in (
+        ("rgba.png", Image.fromarray(np.dstack((RGB, alpha))), RGB),
+        ("la.png", Image.merge("LA", (Image.fromarray(GRAY), Image.fromarray(alpha))), np.repeat(GRAY[..., None], 3, axis=2)),
+        ("rgba.webp", Image.fromarray(np.dstack((RGB, alpha))), RGB),
+        ("rgba.tif", Image.fromarray(np.dstack((RGB, alpha))), RGB),
+    ):
+        image.save(tmp_path / name, **({"lossless": True, "exact": True} if name.endswith("webp") else {}))
+        assert difference(tmp_path / name, (color * share + 255 * (1 - share)).round()) <= 1, name
+    palette = Image.fromarray(RGB).quantize(16)
+    palette.save(tmp_path / "palette.png", transparency=3)
+    expected = np.asarray(palette.convert("RGB")).copy()
+    expected[np.asarray(palette) == 3] = 255
+    assert difference(tmp_path / "palette.png", expected) == 0
+    gray = Image.fromarray(GRAY)
+    gray.save(tmp_path / "key.png", transparency=int(GRAY[0, 0]))
+    assert difference(tmp_path / "key.png", np.where(GRAY == GRAY[0, 0], 255, GRAY)) == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_stand_upright(tmp_path, orientation):
+    upright = np.asarray(Image.fromarray(noise(64, 40)).resize((64, 40)))
+    stored = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.transpose(1, 0, 2),
+              6: upright.transpose(1, 0, 2)[::-1], 7: upright[::-1, ::-1].transpose(1, 0, 2), 8: upright.transpose(1, 0, 2)[:, ::-1]}
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("o.png", "o.webp", "o.jpg", "o.tif"):
+        Image.fromarray(np.ascontiguousarray(stored[orientation])).save(tmp_path / name, exif=exif, lossless=True, quality=100, subsampling=0)
+        assert difference(tmp_path / name, upright) <= (6 if name == "o.jpg" else 0), name
+    photo = read_photo(tmp_path / "o.png")
+    write_photo(photo, tmp_path / "again.png", like=photo)
+    assert difference(tmp_path / "again.png", upright) == 0
+
+
+def srgb_profile():
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def test_an_srgb_profile_changes_nothing_much(tmp_path):
+    for name in ("p.png", "p.tif"):
+        Image.fromarray(RGB).save(tmp_path / name, icc_profile=srgb_profile())
+        assert difference(tmp_path / name, RGB) <= 1
+
+
+def test_a_profile_is_converted_to_srgb(tmp_path):
+    swapped = bytearray(srgb_profile())
+    red, green = swapped.find(b"rXYZ"), swapped.find(b"gXYZ")
+    swapped[red : red + 4], swapped[green : green + 4] = b"gXYZ", b"rXYZ"     # a device whose red is green
+    Image.fromarray(RGB).save(tmp_path / "swapped.png", icc_profile=bytes(swapped))
+    assert difference(tmp_path / "swapped.png", RGB[..., [1, 0, 2]]) <= 1
+
+
+@pytest.mark.parametrize("profile, mode", [(b"broken", "RGB"), (srgb_profile(), "L"), (srgb_profile(), "CMYK")])
+def test_a_profile_that_does_not_fit_is_ignored_with_a_warning(tmp_path, capsys, profile, mode):
+    image = Image.fromarray(RGB).convert(mode)
+    image.save(tmp_path / "p.tif", icc_profile=profile)
+    assert difference(tmp_path / "p.tif", image.convert("RGB")) == 0
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning:") and "profile" in warning and warning.count("\n") == 1
+
+
+def test_cmyk(tmp_path):
+    image = Image.fromarray(RGB).convert("CMYK")
+    image.save(tmp_path / "c.tif")
+    assert difference(tmp_path / "c.tif", image.convert("RGB")) == 0
+    image.save(tmp_path / "c.jpg", quality=98, subsampling=0)
+    assert difference(tmp_path / "c.jpg", image.convert("RGB")) <= 10
+
+
+def test_the_first_of_several_pages_and_frames(tmp_path):
+    first, second = Image.fromarray(RGB).quantize(256), Image.fromarray(255 - RGB).quantize(256)
+    for name in ("pages.tif", "frames.gif", "frames.webp", "frames.png"):
+        first.save(tmp_path / name, save_all=True, append_images=[second], lossless=True)
+        assert difference(tmp_path / name, first.convert("RGB")) <= 1, name
+
+
+def test_sides_of_one_pixel_and_uniform_photos(tmp_path):
+    for size in ((1, 1), (3, 2000), (2000, 3)):
+        for color in ("black", "white"):
+            Image.new("RGB", size, color).save(tmp_path / "u.png")
+            photo = read_photo(tmp_path / "u.png")
+            assert photo.size == size and shrink(photo, 64).shape == (3, 64, 64)
+
+
+def png_bomb():
+    """A PNG header that promises 30,000 x 30,000 pixels."""
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1)).save(buffer, "PNG")
+    data = bytearray(buffer.getvalue())
+    data[16:24] = (30000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return bytes(data)
+
+
+def jpeg_bytes():
+    buffer = io.BytesIO()
+    Image.fromarray(noise(300, 200)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name, content, words", [
+    ("empty.jpg", b"", "not a picture"),
+    ("text.jpg", b"just some text", "not a picture"),
+    ("page.jpg", b"<!DOCTYPE html><html></html>", "not a picture"),
+    ("._mac.jpg", b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", "not a picture"),
+    ("heic.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "heic.heic: not a picture"),
+    ("script.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture"),
+    ("cut.jpg", jpeg_bytes()[:2000], "truncated"),
+    ("bomb.png", png_bomb(), "decompression bomb"),
+])
+def test_what_is_not_a_picture_is_one_clear_line(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PhotoError, match=words) as caught:
+        read_photo(tmp_path / name)
+    assert "\n" not in str(caught.value) and name in str(caught.value)
+
+
+def test_pipes_devices_folders_and_missing_files_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", "/dev/zero", tmp_path, tmp_path / "missing.jpg"):
+        with pytest.raises(PhotoError, match="no such file"):
+            read_photo(path)
+
+
+@pytest.mark.parametrize("name", ["whole.jpg", "whole.png", "whole.webp", "whole.tif", "whole.gif", "whole.bmp"])
+def test_a_damaged_file_is_read_or_refused_and_never_raises_anything_else(tmp_path, name):
+    Image.fromarray(noise(90, 70)).save(tmp_path / name, exif=Image.Exif())
+    whole = (tmp_path / name).read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 8):
+            damaged[place] = rng.integers(0, 256)
+        (tmp_path / name).write_bytes(damaged[: rng.integers(1, len(damaged))] if rng.random() < 0.3 else damaged)
+        try:
+            assert read_photo(tmp_path / name).mode == "RGB"
+        except PhotoError as error:
+            assert "\n" not in str(error)
+
+
+def exif_with_everything():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "Grandmother, 1931"
+    exif.get_ifd(0x8769)[0x9003] = "1931:05:01 12:00:00"
+    exif.get_ifd(0x8825)[1] = "N"
+    return exif
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".webp"])
+def test_exif_is_kept_with_its_orientation_reset_and_its_thumbnail_dropped(tmp_path, extension):
+    data = exif_with_everything().tobytes()
+    Image.fromarray(RGB).save(tmp_path / "in.jpg", exif=data)
+    photo = read_photo(tmp_path / "in.jpg")
+    out = tmp_path / f"out{extension}"
+    write_photo(photo, out, like=photo)
+    exif = Image.open(out).getexif()
+    assert exif[0x010E] == "Grandmother, 1931" and exif.get_ifd(0x8769)[0x9003] == "1931:05:01 12:00:00"
+    assert exif.get_ifd(0x8825)[1] == "N" and exif.get(0x0112, 1) == 1 and not exif.get_ifd(1)
+    assert Image.open(out).size == photo.size == (47, 61)
+
+
+def test_exif_that_does_not_fit_is_left_out_with_a_warning(tmp_path, capsys):
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 70000
+    Image.fromarray(RGB).save(tmp_path / "in.png", exif=exif)
+    photo = read_photo(tmp_path / "in.png")
+    write_photo(photo, tmp_path / "out.jpg", like=photo)
+    assert "EXIF left out" in capsys.readouterr().err and not Image.open(tmp_path / "out.jpg").getexif()
+    write_photo(photo, tmp_path / "out.png", like=photo)
+    assert len(Image.open(tmp_path / "out.png").getexif()[0x010E]) == 70000
+
+
+def test_damaged_exif_does_not_cost_the_photo(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "in.png", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xff garbage")
+    assert difference(tmp_path / "in.png", RGB) == 0
+
+
+def test_tiff_exif_never_breaks_a_compressed_tiff(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "in.jpg", exif=exif_with_everything())
+    photo = read_photo(tmp_path / "in.jpg")
+    write_photo(photo, tmp_path / "out.tif", like=photo)
+    assert difference(tmp_path / "out.tif", levels(photo)) == 0
+
+
+@pytest.mark.parametrize("source", ["in.jpg", "in.png", "in.tif", "in.bmp"])
+@pytest.mark.parametrize("target", ["out.jpg", "out.png", "out.tif", "out.bmp"])
+def test_dpi_is_kept(tmp_path, source, target):
+    Image.fromarray(RGB).save(tmp_path / source, dpi=(300, 300))
+    photo = read_photo(tmp_path / source)
+    write_photo(photo, tmp_path / target, like=photo)
+    assert Image.open(tmp_path / target).info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_a_dpi_that_is_no_number_is_left_out(tmp_path):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag in (282, 283):
+        tags[tag] = TiffImagePlugin.IFDRational(0, 0)
+    Image.fromarray(RGB).save(tmp_path / "in.tif", tiffinfo=tags)
+    photo = read_photo(tmp_path / "in.tif")
+    assert "dpi" not in photo.info
+    write_photo(photo, tmp_path / "out.jpg", like=photo)
+
+
+@pytest.mark.parametrize("extension", [".png", ".webp", ".tif", ".tiff", ".bmp"])
+def test_lossless_formats_are_lossless(tmp_path, extension):
+    write_photo(Image.fromarray(RGB), tmp_path / f"out{extension}")
+    assert difference(tmp_path / f"out{extension}", RGB) == 0
+
+
+def test_jpeg_keeps_every_pixels_color(tmp_path):
+    write_photo(Image.fromarray(RGB), tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert [component[1:3] for component in image.layer] == [(1, 1)] * 3
+    assert difference(tmp_path / "out.jpg", RGB) < 16
+
+
+def test_outputs_appear_whole_or_not_at_all(tmp_path):
+    (tmp_path / "out.webp").write_bytes(b"before")
+    with pytest.raises(PhotoError, match="out.webp: cannot be written"):
+        write_photo(Image.new("RGB", (16400, 1)), tmp_path / "out.webp")      # WebP ends at 16,383 pixels
+    assert (tmp_path / "out.webp").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_find_photos_counts_the_others_and_leaves_the_output_folder_alone(tmp_path):
+    for name in ("b.JPG", "a/z.png", "a/folder.jpg/y.webp", "a/old.heic", "out/b.JPG", "notes.txt", "a/Thumbs.db", "draw.eps"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    photos, others = find_photos(tmp_path, leave_out=tmp_path / "a" / ".." / "out")
+    assert [path.relative_to(tmp_path).as_posix() for path in photos] == ["a/folder.jpg/y.webp", "a/old.heic", "a/z.png", "b.JPG"]
+    assert others == 3
+
+
+def test_tensors_and_images_are_inverses():
+    assert np.array_equal(np.asarray(to_image(to_tensor(Image.fromarray(RGB)))), RGB)

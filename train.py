@@ -1,0 +1,221 @@
+"""Train the colorizer: some epochs of L1 alone, then a conditional GAN + 100 * L1 (pix2pix, Isola et al. 2017).
+
+    python train.py --data demo --no-pretrained
+"""
+import copy
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torchvision.utils import make_grid
+
+from pix2pix import data, metrics, photo, runtime
+from pix2pix.color import decode, encode
+from pix2pix.models import Discriminator, Generator
+
+REPORT = ("l1 {l1:.4f}, held out: ab error {ab_error:.2f} (gray {gray:.2f}), PSNR {psnr:.2f} dB, colorfulness "
+          "{colorfulness:.1f} (truth {colorfulness_truth:.1f}), {pictures_per_second:.1f} photos a second")
+MEMORY = 0.999                                     # of the average of G, a step: it spans about 1,000 steps
+
+
+def pretrain_step(G, opt_G, L: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """G alone, on L1. L (B, 1, H, W) and target (B, 2, H, W) as `color.encode` gives them."""
+    l1 = F.l1_loss(G(L), target)
+    opt_G.zero_grad()
+    l1.backward()
+    opt_G.step()
+    return {"l1": l1.detach()}
+
+
+def gan_step(G, D, opt_G, opt_D, L: Tensor, target: Tensor, l1_weight: float) -> dict[str, Tensor]:
+    """D learns to tell target from G(L), then G to deceive D, a step each (paper, section 3.3)."""
+    fake = G(L)                                                                     # (B, 2, H, W)
+
+    D.requires_grad_(True)
+    real_logits, fake_logits = D(L, target), D(L, fake.detach())                    # (B, 1, 15, 15) at 256x256
+    d_loss = (bce(real_logits, 1) + bce(fake_logits, 0)) / 2                        # halved, to slow D down (ibid.)
+    opt_D.zero_grad()
+    d_loss.backward()
+    opt_D.step()
+
+    D.requires_grad_(False)
+    g_gan, l1 = bce(D(L, fake), 1), F.l1_loss(fake, target)
+    (from_gan,) = torch.autograd.grad(g_gan, fake)                                  # (B, 2, H, W): at G's output
+    (from_l1,) = torch.autograd.grad(l1_weight * l1, fake)                          # they are apart: log their ratio
+    opt_G.zero_grad()
+    fake.backward(from_gan + from_l1)
+    opt_G.step()
+    return {"l1": l1.detach(), "d_loss": d_loss.detach(), "g_gan": g_gan.detach(),
+            "d_real_accuracy": (real_logits > 0).float().mean(), "d_fake_accuracy": (fake_logits < 0).float().mean(),
+            "gradient_ratio": from_gan.norm() / from_l1.norm()}
+
+
+def bce(logits: Tensor, label: float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+
+def update_average(average: nn.Module, G: nn.Module, step: int) -> None:
+    """Move the exponential moving average of G, BatchNorm statistics included, towards G after its `step`-th step."""
+    memory = min(MEMORY, step / (step + 9))        # a short memory at first, or the random start would linger
+    pair = [[tensor for tensor in net.state_dict().values() if tensor.is_floating_point()] for net in (average, G)]
+    get_ema_multi_avg_fn(memory)(*pair, None)
+
+
+@torch.no_grad()
+def evaluate(G, images: Tensor, indices: Tensor, batch_size: int, device: torch.device) -> dict[str, float]:
+    """Held-out ab error (CIE units), PSNR (dB) and colorfulness of G's pictures, and the truth's: means over photos."""
+    scores = []
+    for batch in data.batches(images, indices, batch_size):
+        truth = batch.to(device)
+        L, ab = encode(truth)
+        fake = G(L)
+        rgb = decode(L, fake)
+        colors = metrics.colorfulness(rgb), metrics.colorfulness(truth)
+        scores.append(torch.stack((metrics.ab_error(fake, ab), metrics.psnr(rgb, truth), *colors)))     # (4, B)
+    means = torch.cat(scores, dim=1).mean(dim=1).tolist()
+    return dict(zip(("ab_error", "psnr", "colorfulness", "colorfulness_truth"), means))
+
+
+def gray(L: Tensor) -> Tensor:
+    """The baseline that any colorizer has to beat: no colour."""
+    return torch.zeros_like(L).repeat(1, 2, 1, 1)
+
+
+def parse_options(argv):
+    """The options, and the names of those that were given rather than left at their defaults."""
+    parser = runtime.ArgumentParser(prog="train.py", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data", required=True, metavar="demo|FOLDER", help="what to train on: a set's name, or a folder of photos")
+    add("--out", type=Path, help="folder of the results (default: runs/<data name>)")
+    add("--pretrain-epochs", type=int, default=20, help="epochs of G alone, on L1 (default: %(default)s)")
+    add("--gan-epochs", type=int, default=100, help="epochs of GAN + L1 after them (default: %(default)s)")
+    add("--batch-size", type=int, default=16, help="photos a step (default: %(default)s)")
+    add("--size", type=int, default=256, help="side of the pictures in pixels, a multiple of 32 (default: %(default)s)")
+    add("--lr", type=float, default=2e-4, help="learning rate of both Adams (default: %(default)s)")
+    add("--l1-weight", type=float, default=100, help="weight of L1 against the GAN's loss (default: %(default)s)")
+    add("--val", type=int, default=50, help="photos held out, at most a fifth of the set (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of split, first weights and order of photos (default: %(default)s)")
+    add("--limit", type=int, help="photos used in all, held-out ones included (default: every one)")
+    add("--no-pretrained", dest="pretrained", action="store_false", help="no ImageNet weights: start from noise")
+    add("--resume", action="store_true", help="go on from checkpoint.pt in --out, or begin where there is none")
+    add("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda, cuda:1, mps ... (default: %(default)s)")
+    add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where that is fast")
+    args = parser.parse_args(argv)
+    if args.size < 32 or args.size % 32:
+        parser.error(f"--size {args.size} is not a multiple of 32")
+    epochs = args.pretrain_epochs, args.gan_epochs
+    if min(args.batch_size, args.lr, args.limit or 1, sum(epochs)) <= 0 or min(*epochs, args.seed) < 0:
+        parser.error("--batch-size, --lr, --limit and the epochs are above 0, --seed is not below it")
+    parser.set_defaults(**dict.fromkeys(vars(args)))
+    return args, {name for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+
+
+def take_saved_options(args, given: set[str], config: dict, gan_has_begun: bool) -> None:
+    """A resumed run keeps its options; only epochs may grow, those of a phase that no other has followed."""
+    for name, saved in config.items():
+        if name not in given:
+            setattr(args, name, saved)
+        value = getattr(args, name)
+        may_grow = name == "gan_epochs" or (name == "pretrain_epochs" and not gan_has_begun)
+        if value != saved and not (may_grow and value > saved):
+            name = name.replace("_", "-")
+            raise runtime.UsageError(f"--{name} {value} contradicts the run to resume: it has {saved}")
+
+
+@torch.no_grad()
+def save_results(out: Path, rows: list[dict], average: nn.Module, config: dict, photos: Tensor) -> None:
+    """What people look at and use, made from what checkpoint.pt holds. Samples are gray, ours, truth."""
+    L, _ = encode(photos)
+    tiles = torch.stack((decode(L, gray(L)), decode(L, average(L)), photos), dim=1)             # (B, 3, 3, S, S)
+    picture = make_grid(tiles.flatten(0, 1), nrow=6, padding=4, pad_value=255)
+    (out / "samples").mkdir(exist_ok=True)
+    photo.write_photo(photo.to_image(picture), out / "samples" / f"{rows[-1]['epoch']:03}_{rows[-1]['phase']}.png")
+    with runtime.whole_file(out / "log.jsonl") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+    with runtime.whole_file(out / "generator.pt") as file:
+        torch.save({"kind": "generator", "config": config, "weights": average.state_dict()}, file)
+
+
+def train(argv) -> int:
+    args, given = parse_options(argv)
+    device = runtime.pick_device(args.device)
+    out = args.out or Path("runs", Path(args.data).resolve().name)
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists() and not args.resume:
+        raise runtime.UserError(f"{out} holds a run already: --resume goes on with it, another --out begins a new one")
+    saved = runtime.load_saved(checkpoint, "checkpoint") if checkpoint.exists() else None
+    if saved:
+        take_saved_options(args, given, saved["config"], len(saved["rows"]) - 1 > saved["config"]["pretrain_epochs"])
+    config = {name: value for name, value in vars(args).items() if name not in ("out", "resume", "device", "precision")}
+    last = args.pretrain_epochs + args.gan_epochs
+
+    images, skipped, identity = data.load_photos(args.data, args.size, args.limit)
+    if saved and saved["identity"] != identity:
+        raise runtime.UserError(f"{args.data} has changed since the run in {out} began: begin another --out")
+    train_indices, val_indices = data.split(len(images), args.val, args.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    for part in out.rglob(".*.part"):
+        part.unlink()                              # left by a run that was killed while it wrote
+    (out / "skipped.txt").write_text("".join(f"{name}\t{reason}\n" for name, reason in skipped))
+    print(f"{len(train_indices)} photos to train on, {args.val} held out, {len(skipped)} left out ({out}/skipped.txt)")
+
+    torch.manual_seed(args.seed)
+    G, D = Generator(args.pretrained and not saved), Discriminator()
+    for net in (G, D):
+        net.bf16 = runtime.use_bf16(args.precision, device)
+        net.to(device, memory_format=torch.channels_last)
+    average = copy.deepcopy(G).eval().requires_grad_(False)      # what is evaluated, shown and shipped
+    opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
+    parts = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}
+    samples = images[val_indices[:8]].to(device)
+    if saved:
+        rows = saved["rows"]
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        save_results(out, rows, average, config, samples)
+    else:
+        rows = [{"phase": "gray", "epoch": 0, **evaluate(gray, images, val_indices, args.batch_size, device)}]
+
+    steps = max(1, len(train_indices) // args.batch_size)
+    for epoch in range(len(rows), last + 1):
+        phase = "pretrain" if epoch <= args.pretrain_epochs else "gan"
+        start, totals = time.perf_counter(), {}
+        loader = data.batches(images, train_indices, args.batch_size, seed=(args.seed, epoch))
+        loader = runtime.progress(loader, steps, f"{phase} {epoch}/{last}", "photos", args.batch_size)
+        for step, batch in enumerate(loader, 1):
+            L, ab = encode(batch.to(device, non_blocking=True))
+            if phase == "pretrain":
+                losses = pretrain_step(G, opt_G, L, ab)
+            else:
+                losses = gan_step(G, D, opt_G, opt_D, L, ab, args.l1_weight)
+            update_average(average, G, (epoch - 1) * steps + step)
+            totals = {name: totals.get(name, 0) + loss for name, loss in losses.items()}
+        means = (torch.stack(list(totals.values())) / steps).tolist()    # the epoch's one wait for the device
+        seconds = time.perf_counter() - start
+        row = {"phase": phase, "epoch": epoch, **evaluate(average, images, val_indices, args.batch_size, device)}
+        row |= dict(zip(totals, means)) | {"seconds": seconds, "pictures_per_second": steps * len(batch) / seconds}
+        if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
+            raise runtime.UserError(f"a loss is not finite in epoch {epoch}: try a smaller --lr")
+        rows.append(row)
+        save_results(out, rows, average, config, samples)
+        with runtime.whole_file(checkpoint) as file:                                        # last: it commits the epoch
+            state = {name: part.state_dict() for name, part in parts.items()}
+            torch.save({"kind": "checkpoint", "config": config, "identity": identity, "rows": rows, **state}, file)
+        print(f"{phase} {epoch}/{last}:", REPORT.format(**row, gray=rows[0]["ab_error"]), flush=True)
+    print(f"all {last} epochs are done: samples in {out}/samples, the generator is {out}/generator.pt; now try\n"
+          f"    python infer.py PHOTO.jpg COLOURED.jpg --checkpoint {out}/generator.pt")
+    return 0
+
+
+def main(argv=None) -> int:
+    return runtime.run(train, argv, "the same command with --resume goes on after the last whole epoch", "--batch-size")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
