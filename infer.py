@@ -67,7 +67,8 @@ def parse_options(argv):
     add = parser.add_argument
     add("input", type=Path, metavar="INPUT", help="a photo, or a folder of photos, searched through all its subfolders")
     add("output", type=Path, metavar="OUTPUT", help=f"a file ({' '.join(WRITABLE)}), or for a folder a folder")
-    add("--checkpoint", type=Path, metavar="GENERATOR", help="a generator.pt (default: the newest runs/*/generator.pt)")
+    newest = max(Path("runs").glob("*/generator.pt"), key=os.path.getmtime, default=Path("runs/*/generator.pt"))
+    add("--checkpoint", type=Path, default=newest, help="a generator.pt (default: the newest runs/*/generator.pt)")
     add("--size", type=int, help="side of the square that G sees, pixels, a multiple of 32 (default: as trained)")
     add("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda, cuda:1, mps ... (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace outputs that exist already; an input is never replaced")
@@ -79,32 +80,25 @@ def parse_options(argv):
 
 def check(source: Path, target: Path, overwrite: bool) -> None:
     """What can be known to be wrong before any work."""
-    if target.exists() and source.exists():
-        if os.path.samefile(source, target):
-            raise runtime.UsageError(f"{target} is the same as INPUT, and an input is never written")
-        if source.is_dir() != target.is_dir():
-            raise runtime.UsageError(f"{target}: OUTPUT is a folder where INPUT is one, and else the file to write")
-        if not source.is_dir() and not overwrite:
-            raise runtime.UserError(f"{target} exists already: --overwrite replaces it")
+    if target.exists() and source.exists() and os.path.samefile(source, target):
+        raise runtime.UsageError(f"{target} is the same as INPUT, and an input is never written")
     if not source.is_dir() and target.suffix.lower() not in WRITABLE:
         raise runtime.UsageError(f"{target}: cannot write this format; these can be written: {' '.join(WRITABLE)}")
+    if not source.is_dir() and target.exists() and not overwrite:
+        raise runtime.UserError(f"{target} exists already: --overwrite replaces it")
 
 
 def infer(argv) -> int:
     args = parse_options(argv)
     check(args.input, args.output, args.overwrite)
-    checkpoint = args.checkpoint or max(Path("runs").glob("*/generator.pt"), key=os.path.getmtime, default=None)
-    if checkpoint is None:
-        raise runtime.UserError("there is no runs/*/generator.pt: run train.py, or name one with --checkpoint")
-    G = load_generator(checkpoint, runtime.pick_device(args.device))
-    trained = "{data} at {size} pixels, {pretrain_epochs} + {gan_epochs} epochs".format(**G.config)
-    print(f"{checkpoint}: trained on {trained}")
+    G = load_generator(args.checkpoint, runtime.pick_device(args.device))
+    print("{}: trained on {data} at {size} pixels for {epochs} epochs".format(args.checkpoint, **G.config))
     pairs, others = plan(args.input, args.output)
-    inputs = {file_number(source) for source, _ in pairs if source.exists()}
+    inputs = {os.stat(source)[1:3] for source, _ in pairs if source.exists()}       # inode and device: the file itself,
     failures, there = [], 0
     for source, target in runtime.progress(pairs, len(pairs), "colouring", "photos"):
         try:
-            if target.exists() and file_number(target) in inputs:
+            if target.exists() and os.stat(target)[1:3] in inputs:                  # whatever name or link leads to it
                 raise PhotoError(f"{source}: its output {target} is an input, and an input is never written")
             if target.exists() and not args.overwrite:
                 there += 1
@@ -119,11 +113,6 @@ def infer(argv) -> int:
     done = len(pairs) - there - len(failures)
     print(f"{done} coloured, {there} there already, {len(failures)} failed, {others} other files left alone")
     return 1 if failures else 0
-
-
-def file_number(path: Path) -> tuple[int, int]:
-    """The same for all names of one file: links, other cases, other ways to it."""
-    return path.stat().st_dev, path.stat().st_ino
 
 
 def main(argv=None) -> int:

@@ -19,8 +19,7 @@ from pix2pix import data, metrics, photo, runtime
 from pix2pix.color import decode, encode
 from pix2pix.models import Discriminator, Generator
 
-REPORT = ("l1 {l1:.4f}, held out: ab error {ab_error:.2f} (gray {gray:.2f}), PSNR {psnr:.2f} dB, colorfulness "
-          "{colorfulness:.1f} (truth {colorfulness_truth:.1f}), {pictures_per_second:.1f} photos a second")
+REPORT = "l1 {l1:.4f}; held out: ab error {ab_error:.2f} (gray {gray:.2f}), PSNR {psnr:.2f} dB; {seconds:.0f} s"
 MEMORY = 0.999                                     # of the average of G, a step: it spans about 1,000 steps
 
 
@@ -76,7 +75,7 @@ def evaluate(G, images: Tensor, indices: Tensor, batch_size: int, device: torch.
         L, ab = encode(truth)
         fake = G(L)
         rgb = decode(L, fake)
-        colors = metrics.colorfulness(rgb), metrics.colorfulness(truth)
+        colors = map(metrics.colorfulness, (rgb, truth))
         scores.append(torch.stack((metrics.ab_error(fake, ab), metrics.psnr(rgb, truth), *colors)))     # (4, B)
     means = torch.cat(scores, dim=1).mean(dim=1).tolist()
     return dict(zip(("ab_error", "psnr", "colorfulness", "colorfulness_truth"), means))
@@ -107,11 +106,10 @@ def parse_options(argv):
     add("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda, cuda:1, mps ... (default: %(default)s)")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where that is fast")
     args = parser.parse_args(argv)
-    if args.size < 32 or args.size % 32:
-        parser.error(f"--size {args.size} is not a multiple of 32")
     epochs = args.pretrain_epochs, args.gan_epochs
-    if min(args.batch_size, args.lr, args.limit or 1, sum(epochs)) <= 0 or min(*epochs, args.seed) < 0:
-        parser.error("--batch-size, --lr, --limit and the epochs are above 0, --seed is not below it")
+    above_0 = args.size, args.batch_size, args.lr, args.limit or 1, sum(epochs)
+    if args.size % 32 or min(above_0) <= 0 or min(*epochs, args.seed) < 0:
+        parser.error("--size is a multiple of 32; --batch-size, --lr, --limit and epochs are above 0, --seed not below")
     parser.set_defaults(**dict.fromkeys(vars(args)))
     return args, {name for name, value in vars(parser.parse_args(argv)).items() if value is not None}
 
@@ -124,8 +122,7 @@ def take_saved_options(args, given: set[str], config: dict, gan_has_begun: bool)
         value = getattr(args, name)
         may_grow = name == "gan_epochs" or (name == "pretrain_epochs" and not gan_has_begun)
         if value != saved and not (may_grow and value > saved):
-            name = name.replace("_", "-")
-            raise runtime.UsageError(f"--{name} {value} contradicts the run to resume: it has {saved}")
+            raise runtime.UsageError(f"--{name.replace('_', '-')} {value} contradicts the run to resume: {saved}")
 
 
 @torch.no_grad()
@@ -134,12 +131,11 @@ def save_results(out: Path, rows: list[dict], average: nn.Module, config: dict, 
     L, _ = encode(photos)
     tiles = torch.stack((decode(L, gray(L)), decode(L, average(L)), photos), dim=1)             # (B, 3, 3, S, S)
     picture = make_grid(tiles.flatten(0, 1), nrow=6, padding=4, pad_value=255)
-    (out / "samples").mkdir(exist_ok=True)
     photo.write_photo(photo.to_image(picture), out / "samples" / f"{rows[-1]['epoch']:03}_{rows[-1]['phase']}.png")
     with runtime.whole_file(out / "log.jsonl") as file:
         file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-    with runtime.whole_file(out / "generator.pt") as file:
-        torch.save({"kind": "generator", "config": config, "weights": average.state_dict()}, file)
+    about = config | {"epochs": rows[-1]["epoch"]}
+    runtime.save(out / "generator.pt", {"kind": "generator", "config": about, "weights": average.state_dict()})
 
 
 def train(argv) -> int:
@@ -159,7 +155,7 @@ def train(argv) -> int:
     if saved and saved["identity"] != identity:
         raise runtime.UserError(f"{args.data} has changed since the run in {out} began: begin another --out")
     train_indices, val_indices = data.split(len(images), args.val, args.seed)
-    out.mkdir(parents=True, exist_ok=True)
+    (out / "samples").mkdir(parents=True, exist_ok=True)
     for part in out.rglob(".*.part"):
         part.unlink()                              # left by a run that was killed while it wrote
     (out / "skipped.txt").write_text("".join(f"{name}\t{reason}\n" for name, reason in skipped))
@@ -204,9 +200,9 @@ def train(argv) -> int:
             raise runtime.UserError(f"a loss is not finite in epoch {epoch}: try a smaller --lr")
         rows.append(row)
         save_results(out, rows, average, config, samples)
-        with runtime.whole_file(checkpoint) as file:                                        # last: it commits the epoch
-            state = {name: part.state_dict() for name, part in parts.items()}
-            torch.save({"kind": "checkpoint", "config": config, "identity": identity, "rows": rows, **state}, file)
+        state = {"kind": "checkpoint", "config": config, "identity": identity, "rows": rows}
+        state |= {name: part.state_dict() for name, part in parts.items()}
+        runtime.save(checkpoint, state)                                             # last: it commits the epoch
         print(f"{phase} {epoch}/{last}:", REPORT.format(**row, gray=rows[0]["ab_error"]), flush=True)
     print(f"all {last} epochs are done: samples in {out}/samples, the generator is {out}/generator.pt; now try\n"
           f"    python infer.py PHOTO.jpg COLOURED.jpg --checkpoint {out}/generator.pt")

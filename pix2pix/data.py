@@ -97,8 +97,7 @@ def _prepare(source, names, read, size, limit, pixels, index):
     CACHE.mkdir(parents=True, exist_ok=True)
     kept, skipped = {}, []                         # digest -> name, in order; (name, reason)
     with runtime.whole_file(pixels) as file:
-        results = _read_all(names, read, size)
-        for name, data, reason in runtime.progress(results, len(names), f"preparing {source}", "photos"):
+        for name, data, reason in runtime.progress(_read_all(names, read, size), len(names), "preparing", "photos"):
             digest = hashlib.sha256(data or b"").digest()
             if reason or digest in kept:
                 skipped.append((name, reason or f"the same picture as {kept[digest]}"))

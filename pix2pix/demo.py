@@ -5,8 +5,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 COUNT = 420                                        # scenes in the set
-SIZE = 256                                         # side of a scene, pixels
-S = 2 * SIZE                                       # side of the drawing: shrinking it to SIZE is the antialiasing
+SIZE, S = 256, 512                                 # sides of a scene and of its drawing: shrinking it smooths the edges
 
 
 def _box(left, top, right, bottom):
@@ -20,8 +19,7 @@ def _disc(x, y, radius):
 
 # Each thing stands on (0, 0) and is a list of polygons, painted in turn; y points down, as in pictures.
 CROWN = [(-0.5, -1.3, 0.5), (0.5, -1.25, 0.5), (0, -1.7, 0.55), (-0.35, -2, 0.4), (0.4, -1.95, 0.42), (0, -1.2, 0.45)]
-TREE = [((92, 64, 42), _box(-0.15, -1.2, 0.15, 0))]
-TREE += [((40, 92, 36), _disc(x, y, r)) for x, y, r in CROWN]
+TREE = [((92, 64, 42), _box(-0.15, -1.2, 0.15, 0))] + [((40, 92, 36), _disc(x, y, r)) for x, y, r in CROWN]
 TREE += [((88, 142, 56), _disc(x - 0.12, y - 0.15, 0.6 * r)) for x, y, r in CROWN]
 FIR = [((78, 56, 42), _box(-0.12, -0.5, 0.12, 0))]
 FIR += [((24, 70, 52), [(-w, -y), (0, -y - 1.2), (w, -y)]) for w, y in ((0.9, 0.3), (0.7, 0.9), (0.5, 1.5), (0.4, 2.1))]
@@ -50,10 +48,8 @@ def scene(index: int) -> Image.Image:
     shore = horizon + 8
     if rng.random() < 0.55:
         x, w, h = rng.uniform(0.1, 0.9) * S, rng.uniform(0.3, 0.6) * S, rng.uniform(0.05, 0.12) * S
-        water = _gradient((170, 208, 222), (36, 96, 150), shore + 2 * h)
-        ripples = rng.normal(1, 0.1, (S, 16)).repeat(S // 16, axis=1)[..., None]
-        water = Image.fromarray((water * ripples).clip(0, 255).astype(np.uint8))
-        _blot(picture, water, [[(px, shore + h + h / w * py) for px, py in _disc(x, 0, w)]], blur=1)
+        lake = [(px, shore + h + h / w * py) for px, py in _disc(x, 0, w)]
+        _blot(picture, _gradient((170, 208, 222), (36, 96, 150), shore + 2 * h), [lake], blur=1)
         shore += 2 * h
     kinds = [HOUSE] * rng.integers(0, 3) + [TREE] * rng.integers(1, 4) + [FIR] * rng.integers(1, 4)
     feet = np.sort(rng.uniform(shore + 10, S - 20, len(kinds)))               # what stands lower stands nearer

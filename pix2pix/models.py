@@ -45,8 +45,7 @@ class Generator(nn.Module):
             *skips, x = [L, *self.encode(L)]
             for up, skip in zip(self.decoder, reversed(skips)):
                 x = up(x, skip)                                                     # last: (B, 32, H, W)
-            ab = self.to_ab(x)                                                      # (B, 2, H, W)
-        return torch.tanh(ab.float())
+            return torch.tanh(self.to_ab(x).float())                                # (B, 2, H, W)
 
 
 class UpBlock(nn.Module):
@@ -85,8 +84,7 @@ class Discriminator(nn.Module):
 
     def forward(self, L: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(L.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.layers(torch.cat((L, target), dim=1))
-        return logits.float()
+            return self.layers(torch.cat((L, target), dim=1)).float()
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int, activation: nn.Module) -> list[nn.Module]:

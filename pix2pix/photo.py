@@ -15,9 +15,8 @@ from pix2pix.runtime import UserError, whole_file
 # Named, so that a file can never start one of Pillow's stranger readers (PostScript runs a program).
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"}
-TIFF = {"format": "TIFF", "compression": "tiff_adobe_deflate"}
 WEBP = {"format": "WEBP", "lossless": True}
-PNG, BMP = {"format": "PNG"}, {"format": "BMP"}
+PNG, TIFF, BMP = {"format": "PNG"}, {"format": "TIFF"}, {"format": "BMP"}
 WRITABLE = {".jpg": JPEG, ".jpeg": JPEG, ".png": PNG, ".webp": WEBP, ".tif": TIFF, ".tiff": TIFF, ".bmp": BMP}
 LONGEST_EXIF = {"JPEG": 65533, "PNG": math.inf, "WEBP": math.inf, "TIFF": 0, "BMP": 0}                   # bytes
 

@@ -1,11 +1,12 @@
 """What both scripts need: errors made for people, device and precision, whole files, a progress line."""
 import argparse
 import contextlib
-import math
+import io
 import os
 import sys
 import time
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -58,8 +59,7 @@ def use_bf16(precision: str, device: torch.device) -> bool:
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    features = torch.cpu.get_capabilities()
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+    return any(torch.cpu.get_capabilities().get(feature) for feature in ("avx512_bf16", "amx_bf16"))
 
 
 @contextlib.contextmanager
@@ -72,9 +72,16 @@ def whole_file(path: Path):
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+    finally:
         part.unlink(missing_ok=True)
-        raise
+
+
+def save(path: Path, contents: dict) -> None:
+    """torch.save to a whole file; in memory first, because torch hides why a write failed."""
+    buffer = io.BytesIO()
+    torch.save(contents, buffer)
+    with whole_file(path) as file:
+        file.write(buffer.getbuffer())
 
 
 def load_saved(path: Path, kind: str) -> dict:
@@ -82,7 +89,7 @@ def load_saved(path: Path, kind: str) -> dict:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        raise UserError(f"{path}: {error.strerror} (train.py makes such a file)") from error
     except Exception:                                # a web page, a cut file, another program's: no end of types
         saved = None
     if not isinstance(saved, dict) or saved.get("kind") != kind:
@@ -98,8 +105,8 @@ def progress(items, total: int, label: str, unit: str, size: int = 1):
         if sys.stderr.isatty() and time.monotonic() - shown > 0.2:
             shown = time.monotonic()
             rate = count * size / (shown - start)
-            minutes, seconds = divmod(math.ceil((total - count) * size / rate), 60)
-            line = f"{label}: {count * size}/{total * size} {unit}, {rate:.1f} a second, {minutes}:{seconds:02} left"
+            left = timedelta(seconds=round((total - count) * size / rate))
+            line = f"{label}: {count * size}/{total * size} {unit}, {rate:.1f} a second, {left} left"
             print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
     if shown > start:
         print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -46,7 +46,7 @@ def generator(tmp_path_factory):
     G = Generator(pretrained=False)
     torch.nn.init.normal_(G.to_ab.weight, std=2)
     path = tmp_path_factory.mktemp("generator") / "generator.pt"
-    config = {"data": "demo", "size": 64, "pretrain_epochs": 2, "gan_epochs": 1}
+    config = {"data": "demo", "size": 64, "epochs": 3}
     torch.save({"kind": "generator", "config": config, "weights": G.state_dict()}, path)
     return path
 
