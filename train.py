@@ -86,8 +86,8 @@ def gray(L: Tensor) -> Tensor:
     return torch.zeros_like(L).repeat(1, 2, 1, 1)
 
 
-def parse_options(argv):
-    """The options, and the names of those that were given rather than left at their defaults."""
+def parse_options(argv, saved: dict | None = None):
+    """The options; what is not given is as in `saved`, the options of a run to resume, or else the default."""
     parser = runtime.ArgumentParser(prog="train.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--data", required=True, metavar="demo|FOLDER", help="what to train on: a set's name, or a folder of photos")
@@ -105,24 +105,22 @@ def parse_options(argv):
     add("--resume", action="store_true", help="go on from checkpoint.pt in --out, or begin where there is none")
     add("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda, cuda:1, mps ... (default: %(default)s)")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where that is fast")
+    parser.set_defaults(**saved or {})
     args = parser.parse_args(argv)
     epochs = args.pretrain_epochs, args.gan_epochs
     above_0 = args.size, args.batch_size, args.lr, args.limit or 1, sum(epochs)
     if args.size % 32 or min(above_0) <= 0 or min(*epochs, args.seed) < 0:
         parser.error("--size is a multiple of 32; --batch-size, --lr, --limit and epochs are above 0, --seed not below")
-    parser.set_defaults(**dict.fromkeys(vars(args)))
-    return args, {name for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    return args
 
 
-def take_saved_options(args, given: set[str], config: dict, gan_has_begun: bool) -> None:
+def check_resumed(args, saved: dict, gan_has_begun: bool) -> None:
     """A resumed run keeps its options; only epochs may grow, those of a phase that no other has followed."""
-    for name, saved in config.items():
-        if name not in given:
-            setattr(args, name, saved)
-        value = getattr(args, name)
+    for name, value in saved.items():
+        given = getattr(args, name)
         may_grow = name == "gan_epochs" or (name == "pretrain_epochs" and not gan_has_begun)
-        if value != saved and not (may_grow and value > saved):
-            raise runtime.UsageError(f"--{name.replace('_', '-')} {value} contradicts the run to resume: {saved}")
+        if given != value and not (may_grow and given > value):
+            raise runtime.UsageError(f"--{name.replace('_', '-')} {given} contradicts the run to resume: {value}")
 
 
 @torch.no_grad()
@@ -139,7 +137,7 @@ def save_results(out: Path, rows: list[dict], average: nn.Module, config: dict, 
 
 
 def train(argv) -> int:
-    args, given = parse_options(argv)
+    args = parse_options(argv)
     device = runtime.pick_device(args.device)
     out = args.out or Path("runs", Path(args.data).resolve().name)
     checkpoint = out / "checkpoint.pt"
@@ -147,7 +145,8 @@ def train(argv) -> int:
         raise runtime.UserError(f"{out} holds a run already: --resume goes on with it, another --out begins a new one")
     saved = runtime.load_saved(checkpoint, "checkpoint") if checkpoint.exists() else None
     if saved:
-        take_saved_options(args, given, saved["config"], len(saved["rows"]) - 1 > saved["config"]["pretrain_epochs"])
+        args = parse_options(argv, saved["config"])
+        check_resumed(args, saved["config"], gan_has_begun=saved["rows"][-1]["phase"] == "gan")
     config = {name: value for name, value in vars(args).items() if name not in ("out", "resume", "device", "precision")}
     last = args.pretrain_epochs + args.gan_epochs
 

@@ -8,7 +8,6 @@ import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import torch
@@ -25,12 +24,10 @@ def load_photos(source: str, size: int, limit: int | None = None) -> tuple[Tenso
 
     Returns images, uint8 (N, 3, size, size), mapped from a cache file that is made on first use; skipped, a list of
     [name, reason]; and identity, a digest of the pixels. Left out are unreadable files, photos with a colorfulness
-    under 10 and exact duplicates. `limit` stops at that many photos, drawn from the whole folder rather than from its
-    beginning. Raises UserError where there is no such set, or no usable photo in it.
+    under 10 and exact duplicates. `limit` takes only the first so many. Raises UserError where there is no such set, or
+    no usable photo in it.
     """
     names, stamps, read = _list(source)
-    if limit is not None:
-        Random(0).shuffle(names)
     code = [Path(module.__file__).read_text() for module in (demo, metrics, photo, sys.modules[__name__])]
     key = hashlib.sha256(json.dumps([stamps, size, limit, code]).encode()).hexdigest()[:24]
     pixels, index = CACHE / f"{key}.u8", CACHE / f"{key}.json"

@@ -34,8 +34,7 @@ def scene(index: int) -> Image.Image:
     horizon = int(rng.uniform(0.42, 0.6) * S)
     picture = _gradient((58, 118, 205), (186, 218, 242), horizon)
     x, y = rng.uniform(0.1, 0.9) * S, rng.uniform(0.15, 0.7) * horizon
-    _blot(picture, (255, 244, 150), [_disc(x, y, 60)], blur=15, strength=110)
-    _blot(picture, (255, 244, 150), [_disc(x, y, 28)], blur=1)
+    _blot(picture, (255, 244, 150), [_disc(x, y, 30)], blur=6)
     for x, y, w in rng.uniform((0, 0.08 * horizon, 36), (S, 0.6 * horizon, 70), (rng.integers(1, 5), 3)):
         puffs = [_disc(x + 1.4 * w * i, y + 9 * j, w * (0.45 - 0.25 * abs(i))) for i, j in rng.uniform(-1, 1, (9, 2))]
         _blot(picture, (255, 255, 255), puffs, blur=5)
@@ -69,9 +68,9 @@ def _gradient(top, bottom, height):
     return Image.fromarray(((1 - mix) * top + mix * bottom).repeat(S, axis=1).astype(np.uint8))
 
 
-def _blot(picture, paint, outlines, blur, strength=255):
+def _blot(picture, paint, outlines, blur):
     """Paint polygons of a colour, or of another picture, with soft edges."""
     mask = Image.new("L", (S, S))
     for outline in outlines:
-        ImageDraw.Draw(mask).polygon(outline, fill=strength)
+        ImageDraw.Draw(mask).polygon(outline, fill=255)
     picture.paste(paint, (0, 0, S, S), mask.filter(ImageFilter.GaussianBlur(blur)))

@@ -23,8 +23,8 @@ class Generator(nn.Module):
         self.encoder = _imagenet_resnet18() if pretrained else resnet18()
         del self.encoder.avgpool, self.encoder.fc
         # From the depth upwards, joined by the skips: layer3, layer2, layer1, relu1, and at full size L itself.
-        channels = (512 + 256, 256), (256 + 128, 128), (128 + 64, 64), (64 + 64, 64), (64 + 1, 32)
-        self.decoder = nn.ModuleList([UpBlock(*pair) for pair in channels]).apply(init_weights)
+        channels = (512, 256, 256), (256, 128, 128), (128, 64, 64), (64, 64, 64), (64, 1, 32)
+        self.decoder = nn.ModuleList([UpBlock(*three) for three in channels]).apply(init_weights)
         self.to_ab = nn.Conv2d(32, 2, kernel_size=1).apply(init_weights)
 
     def encode(self, L: Tensor) -> list[Tensor]:
@@ -51,15 +51,16 @@ class Generator(nn.Module):
 class UpBlock(nn.Module):
     """Double the size, join the skip, two 3x3 convolutions. Transposed convolutions would leave checkerboards."""
 
-    def __init__(self, in_channels: int, out_channels: int):
+    def __init__(self, in_channels: int, skip_channels: int, out: int):
         super().__init__()
-        relu, out = nn.ReLU(inplace=True), out_channels
-        self.layers = nn.Sequential(*conv_bn(in_channels, out, 3, 1, relu), *conv_bn(out, out, 3, 1, relu))
+        relu = nn.ReLU(inplace=True)
+        self.from_below = nn.Conv2d(in_channels, out, 3, padding=1, bias=False)
+        self.from_skip = nn.Conv2d(skip_channels, out, 3, padding=1, bias=False)
+        self.rest = nn.Sequential(nn.BatchNorm2d(out), relu, *conv_bn(out, out, 3, 1, relu))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        # L arrives in float32 and in rows; joined as it is it would drag the whole map along, at twice the time.
-        skip = skip.to(x.dtype, memory_format=torch.channels_last)
-        return self.layers(torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skip), dim=1))
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        return self.rest(self.from_below(x) + self.from_skip(skip))     # as if joined, without copies
 
 
 class Discriminator(nn.Module):

@@ -1,7 +1,6 @@
 """One photo file in, one photo file out: every format, orientation and profile; whole files only."""
 import io
 import math
-import os
 import sys
 from pathlib import Path
 
@@ -28,11 +27,9 @@ class PhotoError(UserError):
 def find_photos(folder: Path, leave_out: Path | None = None) -> tuple[list[Path], int]:
     """Files below `folder` named like pictures, sorted, and the number of the others; nothing below `leave_out`."""
     extensions = {ext for ext, name in Image.registered_extensions().items() if name in READABLE} | {".heic", ".heif"}
-    files = []
-    for parent, folders, names in os.walk(folder):
-        if leave_out is not None and leave_out.exists():
-            folders[:] = [name for name in folders if not os.path.samefile(os.path.join(parent, name), leave_out)]
-        files += [Path(parent, name) for name in names]
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    if leave_out is not None:
+        files = [path for path in files if leave_out.resolve() not in path.resolve().parents]
     photos = sorted(path for path in files if path.suffix.lower() in extensions)
     return photos, len(files) - len(photos)
 

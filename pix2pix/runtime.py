@@ -1,6 +1,7 @@
 """What both scripts need: errors made for people, device and precision, whole files, a progress line."""
 import argparse
 import contextlib
+import ctypes
 import io
 import os
 import sys
@@ -30,6 +31,7 @@ class ArgumentParser(argparse.ArgumentParser):
 def run(program, argv, if_interrupted: str, memory_option: str) -> int:
     """Exit code of `program(argv)`; what a person can mend ends in one line on stderr and code 1, 2 or 130."""
     warnings.filterwarnings("ignore", module="PIL")              # a file's troubles are told in our own words
+    keep_freed_memory()
     try:
         return program(argv)
     except (UserError, OSError) as error:                        # OSError: a full disk, a folder without permission
@@ -42,6 +44,14 @@ def run(program, argv, if_interrupted: str, memory_option: str) -> int:
         message, exit_code = f"\ninterrupted: {if_interrupted}", 130
     print(message, file=sys.stderr)
     return exit_code
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc not to hand large blocks back at every free: each step would fault them all in again."""
+    with contextlib.suppress(AttributeError):                    # other C libraries
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)                                           # M_MMAP_MAX: no mapping of its own for a large block
+        mallopt(-1, -1)                                          # M_TRIM_THRESHOLD: never shrink the heap
 
 
 def pick_device(name: str) -> torch.device:
