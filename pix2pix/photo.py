@@ -27,9 +27,8 @@ class PhotoError(UserError):
 def find_photos(folder: Path, leave_out: Path | None = None) -> tuple[list[Path], int]:
     """Files below `folder` named like pictures, sorted, and the number of the others; nothing below `leave_out`."""
     extensions = {ext for ext, name in Image.registered_extensions().items() if name in READABLE} | {".heic", ".heif"}
-    files = [path for path in folder.rglob("*") if not path.is_dir()]
-    if leave_out is not None:
-        files = [path for path in files if leave_out.resolve() not in path.resolve().parents]
+    out = leave_out and leave_out.resolve()
+    files = [path for path in folder.rglob("*") if not path.is_dir() and not (out and out in path.resolve().parents)]
     photos = sorted(path for path in files if path.suffix.lower() in extensions)
     return photos, len(files) - len(photos)
 

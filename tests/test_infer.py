@@ -50,6 +50,29 @@ def test_a_coloured_photo_has_its_own_size_and_luminance(work, generator, size):
     assert ab.abs().mean() * 128 > 3
 
 
+def test_the_luminance_of_every_kind_of_photo_survives(work, generator):
+    """In formats without loss, within 1 level of 255 of what `read_photo` gives."""
+    (work / "kinds").mkdir()
+    gray, rgb, alpha = noise(61, 47, channels=1), noise(61, 47), noise(61, 47, channels=1, seed=3)
+    deep = noise(61, 47, channels=1, top=65536, dtype=np.uint16)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    kinds = {
+        "gray.jpg": Image.fromarray(gray), "rgb.jpg": Image.fromarray(rgb), "cmyk.jpg": Image.fromarray(rgb).convert("CMYK"),
+        "deep.png": Image.fromarray(deep), "alpha.png": Image.fromarray(np.dstack((rgb, alpha))), "turned.jpg": Image.fromarray(gray),
+        "bilevel.png": Image.fromarray(gray).convert("1"), "palette.gif": Image.fromarray(rgb).quantize(64), "p.webp": Image.fromarray(rgb),
+        "float.tif": Image.fromarray((gray / 255).astype(np.float32)), "cmyk.tif": Image.fromarray(rgb).convert("CMYK"),
+        "b.bmp": Image.fromarray(rgb), "p.ppm": Image.fromarray(gray),
+    }
+    for name, image in kinds.items():
+        image.save(work / "kinds" / name, **({"exif": exif} if name == "turned.jpg" else {}))
+        for extension in (".png", ".webp", ".tif", ".bmp"):
+            assert run(generator, f"kinds/{name}", f"out{extension}", "--overwrite") == 0
+            before, after = read_photo(f"kinds/{name}"), read_photo(f"out{extension}")
+            assert before.size == after.size == ((47, 61) if name == "turned.jpg" else (61, 47))
+            assert (L_of(before) - L_of(after)).abs().max() < 1, (name, extension)
+
+
 def test_black_white_and_gray_photos_stay_what_they_are_in_luminance(work, generator):
     for level in (0, 1, 128, 254, 255):
         Image.new("L", (50, 40), level).save("in.png")

@@ -55,6 +55,38 @@ def test_bilevel_pictures(tmp_path):
         assert difference(tmp_path / name, black_and_white) == 0
 
 
+ADAM7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]   # y, x, steps
+
+
+def png(pixels, bits, interlaced):
+    """The kinds of PNG that Pillow reads but does not write: pixels (H, W) or (H, W, channels), of so many bits."""
+    height, width, channels = (*pixels.shape, 1)[:3]
+    rows = b""
+    for y, x, dy, dx in ADAM7 if interlaced else [(0, 0, 1, 1)]:
+        for row in pixels[y::dy, x::dx].reshape(len(pixels[y::dy]), -1):
+            if len(row):
+                samples = (row[:, None] >> np.arange(bits - 1, -1, -1)) & 1                   # big-endian bits
+                rows += b"\0" + np.packbits(samples.astype(np.uint8)).tobytes()
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([bits, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, interlaced])
+    file = b"\x89PNG\r\n\x1a\n"
+    for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        file += len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+    return file
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("bits, channels", [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 2), (8, 3), (16, 3), (8, 4), (16, 4)])
+def test_png_of_every_depth_plain_and_interlaced(tmp_path, bits, channels, interlaced):
+    pixels = noise(61, 47, channels, top=2**bits, dtype=np.uint16)
+    (tmp_path / "a.png").write_bytes(png(pixels, bits, interlaced))
+    expected = pixels / (2**bits - 1) * 255
+    if channels in (2, 4):
+        alpha = expected[..., -1:] / 255
+        expected = expected[..., :-1] * alpha + 255 * (1 - alpha)
+        expected = expected[..., 0] if channels == 2 else expected
+    assert difference(tmp_path / "a.png", expected.round()) <= (0 if channels == 1 or (bits, channels) == (8, 3) else 2)
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_palettes_of_every_depth(tmp_path, bits):
     picture = Image.fromarray(RGB).quantize(2**bits)
