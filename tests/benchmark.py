@@ -1,7 +1,8 @@
-"""How fast the machine is, and what share of that the program uses. Run by hand: python -m tests.benchmark [--json FILE]
+"""How fast the machine is, and what share of that the program uses: python -m tests.benchmark [--json FILE]
 
-Every figure is the median of several runs after a warm-up, all in one process, so that their ratios hold on a noisy machine.
+Every figure is the median of several runs after a warm-up, all in one process, so that their ratios hold.
 """
+
 import argparse
 import contextlib
 import json
@@ -81,27 +82,34 @@ def steps(device, bf16, layout):
 
 
 def training(device, bf16, peak):
-    """Ours beside the same networks in float32 NCHW: first as PyTorch comes, then with our setting of the allocator too."""
+    """Ours beside the same networks in float32 NCHW: as PyTorch comes, then with our setting of the allocator."""
     ours, plain = steps(device, bf16, torch.channels_last), steps(device, False, torch.contiguous_format)
     as_it_comes = {name: median_seconds(function, device) for name, (function, _) in plain.items()}
     runtime.keep_freed_memory()
     found = {}
     for name, (function, pictures) in ours.items():
-        pairs = [(median_seconds(function, device, runs=1), median_seconds(plain[name][0], device, runs=1)) for _ in range(5)]
+        pairs = [
+            (median_seconds(function, device, runs=1), median_seconds(plain[name][0], device, runs=1)) for _ in range(5)
+        ]
         seconds, yardstick = (statistics.median(column) for column in zip(*pairs))
         row = {"ms": 1000 * seconds, "pictures_per_second": pictures / seconds}
         row |= {"share_of_peak": flop(function) / seconds / 1e12 / peak, "float32_nchw_ms": 1000 * as_it_comes[name]}
         row |= {"times_as_fast": as_it_comes[name] / seconds, "times_as_fast_with_our_allocator": yardstick / seconds}
         found[name] = row
-        print(f"{name:14}{row['ms']:9.1f} ms{pictures / seconds:9.1f} pictures/s, {row['share_of_peak']:.1%} of the peak; float32 NCHW "
-              f"{row['float32_nchw_ms']:.1f} ms: {row['times_as_fast']:.2f} times as long, {yardstick / seconds:.2f} with our allocator")
+        print(
+            f"{name:14}{row['ms']:9.1f} ms{pictures / seconds:9.1f} pictures/s, {row['share_of_peak']:.1%} of peak; "
+            f"float32 NCHW {row['float32_nchw_ms']:.1f} ms: {row['times_as_fast']:.2f} times as long, "
+            f"{yardstick / seconds:.2f} with our allocator"
+        )
     return found
 
 
 def photo(width, height):
     """A photo with detail everywhere: smooth colours and grain."""
     rng = np.random.default_rng(0)
-    smooth = Image.fromarray(rng.integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8)).resize((width, height))
+    smooth = Image.fromarray(rng.integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8)).resize(
+        (width, height)
+    )
     grain = rng.integers(-20, 20, (height, width, 1), dtype=np.int16)
     return Image.fromarray((np.asarray(smooth) + grain).clip(0, 255).astype(np.uint8))
 
@@ -117,11 +125,16 @@ def inference(device):
             "network": median_seconds(lambda: infer.colorize(G, Image.new("RGB", (1, 1)), SIZE), device, runs=3),
             "network and colour": median_seconds(lambda: infer.colorize(G, image, SIZE), device, runs=3),
             "writing": median_seconds(lambda: write_photo(image, Path("out.jpg"), image), device, runs=3),
-            "pillow": median_seconds(lambda: Image.open("in.jpg").convert("RGB").save("p.jpg", quality=95, subsampling=0), device, runs=3),
+            "pillow": median_seconds(
+                lambda: Image.open("in.jpg").convert("RGB").save("p.jpg", quality=95, subsampling=0), device, runs=3
+            ),
         }
         row["times pillow"] = (row["reading"] + row["network and colour"] + row["writing"]) / row["pillow"]
         found[f"{width * height / 1e6:.0f} megapixels"] = row
-        print(f"{width * height / 1e6:4.0f} megapixels  " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
+        print(
+            f"{width * height / 1e6:4.0f} megapixels  "
+            + ", ".join(f"{name} {value:.2f}" for name, value in row.items())
+        )
     print(f"peak memory of this process so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
     return found
 
@@ -147,7 +160,11 @@ def main():
     args = parser.parse_args()
     device, target = runtime.pick_device(args.device), args.json and args.json.resolve()
     bf16 = runtime.use_bf16("auto", device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    )
     print(f"torch {torch.__version__} on {device}: {name}; auto precision is {'bf16' if bf16 else 'fp32'}")
     found = {"torch": torch.__version__, "device": name}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:

@@ -1,4 +1,5 @@
 """Pictures that the tests make for themselves, and a fresh working folder."""
+
 import json
 import subprocess
 import sys
@@ -55,7 +56,10 @@ def noise(width, height, channels=3, seed=0, top=256, dtype=np.uint8):
     """Smooth random pixels: (height, width, channels), or (height, width) for one channel."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (max(1, height // 8), max(1, width // 8), channels), dtype=np.uint8)
-    layers = [np.asarray(Image.fromarray(coarse[..., k]).resize((width, height), Image.Resampling.BILINEAR)) for k in range(channels)]
+    layers = [
+        np.asarray(Image.fromarray(coarse[..., k]).resize((width, height), Image.Resampling.BILINEAR))
+        for k in range(channels)
+    ]
     pixels = np.stack(layers, axis=-1).astype(np.float64) / 255 * (top - 1)
     return (pixels if channels > 1 else pixels[..., 0]).astype(dtype)
 

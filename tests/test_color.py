@@ -1,10 +1,11 @@
 """Facts about sRGB and CIE Lab."""
+
 import pytest
 import torch
 
 from pix2pix.color import decode, encode, lab_to_rgb, rgb_to_lab
 
-PUBLISHED = {                                      # sRGB -> CIE Lab, D65, 2 degrees
+PUBLISHED = {  # sRGB -> CIE Lab, D65, 2 degrees
     (1, 0, 0): (53.2406, 80.0923, 67.2028),
     (0, 1, 0): (87.7351, -86.1830, 83.1797),
     (0, 0, 1): (32.2957, 79.1856, -107.8573),
@@ -55,7 +56,9 @@ def test_networks_see_values_within_one():
 
 def test_luminance_survives_any_color_however_far_out_of_gamut():
     generator = torch.Generator().manual_seed(0)
-    L = torch.cat((torch.rand(1, 1, 1000, 999, generator=generator), torch.linspace(0, 1, 1000).view(1, 1, 1000, 1)), dim=3)
+    L = torch.cat(
+        (torch.rand(1, 1, 1000, 999, generator=generator), torch.linspace(0, 1, 1000).view(1, 1, 1000, 1)), dim=3
+    )
     ab = (torch.rand(1, 2, 1000, 1000, generator=generator) * 255 - 128) / 128
     assert ((encode(decode(L, ab))[0] - L).abs() * 100).max() < 0.3
 

@@ -1,4 +1,5 @@
 """From photos on disk to batches: what is kept, what is left out, what is never mixed up."""
+
 import os
 import shutil
 import subprocess
@@ -37,7 +38,11 @@ def test_gray_unreadable_and_duplicate_photos_are_left_out_with_a_reason(work):
     images, skipped, _ = load_photos(str(folder), 32)
     reasons = dict(skipped)
     assert len(images) == 3 and sorted(reasons) == ["b_copy.png", "c_gray.png", "d_text.jpg"]
-    assert "a0.png" in reasons["b_copy.png"] and "gray" in reasons["c_gray.png"] and "not a picture" in reasons["d_text.jpg"]
+    assert (
+        "a0.png" in reasons["b_copy.png"]
+        and "gray" in reasons["c_gray.png"]
+        and "not a picture" in reasons["d_text.jpg"]
+    )
 
 
 def test_the_second_start_reads_no_photo_and_finds_the_same(work, scenes, monkeypatch):
@@ -105,7 +110,9 @@ for limit in (60, 260):
     images.sum()
     print(len(images), next(line.split()[1] for line in open("/proc/self/status") if line.startswith("RssAnon")))
 """
-    run = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
     (few, few_kib), (many, many_kib) = [map(int, line.split()) for line in run.stdout.splitlines()]
     assert (few, many) == (60, 260)
     assert many_kib - few_kib < 0.5 * (many - few) * 3 * 256 * 256 / 1024
@@ -123,7 +130,11 @@ def test_missing_and_empty_folders_are_clear_errors(work):
     (work / "empty").mkdir()
     (work / "broken").mkdir()
     (work / "broken/a.jpg").write_text("text")
-    for source, words in (("nowhere", "no such folder"), ("empty", "can be used, of 0"), ("broken", "can be used, of 1.*not a picture")):
+    for source, words in (
+        ("nowhere", "no such folder"),
+        ("empty", "can be used, of 0"),
+        ("broken", "can be used, of 1.*not a picture"),
+    ):
         with pytest.raises(UserError, match=words):
             load_photos(source, 32)
 
@@ -132,7 +143,7 @@ def test_split_is_disjoint_complete_and_by_seed():
     train, val = split(100, 20, seed=3)
     assert len(val) == 20 and sorted([*train.tolist(), *val.tolist()]) == list(range(100))
     assert torch.equal(split(100, 20, seed=3)[1], val) and not torch.equal(split(100, 20, seed=4)[1], val)
-    assert split(20, 4, seed=0)[1].tolist() == [3, 6, 9, 16]                # the same on every machine
+    assert split(20, 4, seed=0)[1].tolist() == [3, 6, 9, 16]  # the same on every machine
 
 
 @pytest.mark.parametrize("val", [0, 21, 100])
@@ -171,7 +182,10 @@ def test_batches_with_a_seed_are_shuffled_and_mirrored_and_whole(numbered):
 
 
 def test_neighbouring_seeds_and_epochs_share_nothing(numbered):
-    orders = {seed: numbers(next(batches(numbered, torch.arange(100), 100, seed=seed))) for seed in ((0, 1), (0, 2), (1, 0), (1, 1), 7)}
+    orders = {
+        seed: numbers(next(batches(numbered, torch.arange(100), 100, seed=seed)))
+        for seed in ((0, 1), (0, 2), (1, 0), (1, 1), 7)
+    }
     assert len({tuple(order) for order in orders.values()}) == 5
     for order in orders.values():
         assert sum(a == b for a, b in zip(order, orders[(0, 1)])) < 10 or order == orders[(0, 1)]
@@ -184,7 +198,10 @@ def test_a_set_smaller_than_one_batch_still_trains(numbered):
 def test_ranks_share_a_global_batch_without_overlap(numbered):
     for seed in (None, 5):
         alone = [numbers(batch) for batch in batches(numbered, torch.arange(96), 16, seed=seed)]
-        ranks = [[numbers(batch) for batch in batches(numbered, torch.arange(96), 8, seed=seed, rank=r, world=2)] for r in (0, 1)]
+        ranks = [
+            [numbers(batch) for batch in batches(numbered, torch.arange(96), 8, seed=seed, rank=r, world=2)]
+            for r in (0, 1)
+        ]
         assert [a + b for a, b in zip(*ranks)] == alone
 
 

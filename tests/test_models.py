@@ -1,4 +1,5 @@
 """What the networks compute, which features and which field of view they have, and which weights were initialised."""
+
 import copy
 
 import pytest

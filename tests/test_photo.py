@@ -1,4 +1,5 @@
 """Any photo that a person owns: read right, written whole."""
+
 import io
 import os
 import zlib
@@ -28,20 +29,23 @@ def difference(path, expected):
     return np.abs(levels(photo) - expected).max()
 
 
-@pytest.mark.parametrize("name, mode, options, tolerance", [
-    ("baseline.jpg", "RGB", {"quality": 98, "subsampling": 0}, 8),
-    ("progressive.jpg", "RGB", {"quality": 98, "subsampling": 0, "progressive": True}, 8),
-    ("gray.jpg", "L", {"quality": 98}, 6),
-    ("rgb.png", "RGB", {}, 0),
-    ("gray.png", "L", {}, 0),
-    ("lossless.webp", "RGB", {"lossless": True}, 0),
-    ("rgb.tif", "RGB", {}, 0),
-    ("deflate.tiff", "RGB", {"compression": "tiff_adobe_deflate"}, 0),
-    ("gray.tif", "L", {}, 0),
-    ("rgb.bmp", "RGB", {}, 0),
-    ("gray.gif", "L", {}, 0),
-    ("rgb.ppm", "RGB", {}, 0),
-])
+@pytest.mark.parametrize(
+    "name, mode, options, tolerance",
+    [
+        ("baseline.jpg", "RGB", {"quality": 98, "subsampling": 0}, 8),
+        ("progressive.jpg", "RGB", {"quality": 98, "subsampling": 0, "progressive": True}, 8),
+        ("gray.jpg", "L", {"quality": 98}, 6),
+        ("rgb.png", "RGB", {}, 0),
+        ("gray.png", "L", {}, 0),
+        ("lossless.webp", "RGB", {"lossless": True}, 0),
+        ("rgb.tif", "RGB", {}, 0),
+        ("deflate.tiff", "RGB", {"compression": "tiff_adobe_deflate"}, 0),
+        ("gray.tif", "L", {}, 0),
+        ("rgb.bmp", "RGB", {}, 0),
+        ("gray.gif", "L", {}, 0),
+        ("rgb.ppm", "RGB", {}, 0),
+    ],
+)
 def test_plain_pictures(tmp_path, name, mode, options, tolerance):
     pixels = GRAY if mode == "L" else RGB
     Image.fromarray(pixels).save(tmp_path / name, **options)
@@ -55,7 +59,15 @@ def test_bilevel_pictures(tmp_path):
         assert difference(tmp_path / name, black_and_white) == 0
 
 
-ADAM7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]   # y, x, steps
+ADAM7 = [
+    (0, 0, 8, 8),
+    (0, 4, 8, 8),
+    (4, 0, 8, 4),
+    (0, 2, 4, 4),
+    (2, 0, 4, 2),
+    (0, 1, 2, 2),
+    (1, 0, 2, 1),
+]  # y, x, steps
 
 
 def png(pixels, bits, interlaced):
@@ -65,9 +77,13 @@ def png(pixels, bits, interlaced):
     for y, x, dy, dx in ADAM7 if interlaced else [(0, 0, 1, 1)]:
         for row in pixels[y::dy, x::dx].reshape(len(pixels[y::dy]), -1):
             if len(row):
-                samples = (row[:, None] >> np.arange(bits - 1, -1, -1)) & 1                   # big-endian bits
+                samples = (row[:, None] >> np.arange(bits - 1, -1, -1)) & 1  # big-endian bits
                 rows += b"\0" + np.packbits(samples.astype(np.uint8)).tobytes()
-    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([bits, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, interlaced])
+    header = (
+        width.to_bytes(4, "big")
+        + height.to_bytes(4, "big")
+        + bytes([bits, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, interlaced])
+    )
     file = b"\x89PNG\r\n\x1a\n"
     for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
         file += len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
@@ -75,7 +91,9 @@ def png(pixels, bits, interlaced):
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize("bits, channels", [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 2), (8, 3), (16, 3), (8, 4), (16, 4)])
+@pytest.mark.parametrize(
+    "bits, channels", [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 2), (8, 3), (16, 3), (8, 4), (16, 4)]
+)
 def test_png_of_every_depth_plain_and_interlaced(tmp_path, bits, channels, interlaced):
     pixels = noise(61, 47, channels, top=2**bits, dtype=np.uint16)
     (tmp_path / "a.png").write_bytes(png(pixels, bits, interlaced))
@@ -129,7 +147,11 @@ def test_transparency_lies_on_white(tmp_path):
     share = alpha[..., None] / 255
     for name, image, color in (
         ("rgba.png", Image.fromarray(np.dstack((RGB, alpha))), RGB),
-        ("la.png", Image.merge("LA", (Image.fromarray(GRAY), Image.fromarray(alpha))), np.repeat(GRAY[..., None], 3, axis=2)),
+        (
+            "la.png",
+            Image.merge("LA", (Image.fromarray(GRAY), Image.fromarray(alpha))),
+            np.repeat(GRAY[..., None], 3, axis=2),
+        ),
         ("rgba.webp", Image.fromarray(np.dstack((RGB, alpha))), RGB),
         ("rgba.tif", Image.fromarray(np.dstack((RGB, alpha))), RGB),
     ):
@@ -148,12 +170,22 @@ def test_transparency_lies_on_white(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photos_stand_upright(tmp_path, orientation):
     upright = np.asarray(Image.fromarray(noise(64, 40)).resize((64, 40)))
-    stored = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.transpose(1, 0, 2),
-              6: upright.transpose(1, 0, 2)[::-1], 7: upright[::-1, ::-1].transpose(1, 0, 2), 8: upright.transpose(1, 0, 2)[:, ::-1]}
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: upright.transpose(1, 0, 2)[::-1],
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: upright.transpose(1, 0, 2)[:, ::-1],
+    }
     exif = Image.Exif()
     exif[0x0112] = orientation
     for name in ("o.png", "o.webp", "o.jpg", "o.tif"):
-        Image.fromarray(np.ascontiguousarray(stored[orientation])).save(tmp_path / name, exif=exif, lossless=True, quality=100, subsampling=0)
+        Image.fromarray(np.ascontiguousarray(stored[orientation])).save(
+            tmp_path / name, exif=exif, lossless=True, quality=100, subsampling=0
+        )
         assert difference(tmp_path / name, upright) <= (6 if name == "o.jpg" else 0), name
     photo = read_photo(tmp_path / "o.png")
     write_photo(photo, tmp_path / "again.png", like=photo)
@@ -173,7 +205,7 @@ def test_an_srgb_profile_changes_nothing_much(tmp_path):
 def test_a_profile_is_converted_to_srgb(tmp_path):
     swapped = bytearray(srgb_profile())
     red, green = swapped.find(b"rXYZ"), swapped.find(b"gXYZ")
-    swapped[red : red + 4], swapped[green : green + 4] = b"gXYZ", b"rXYZ"     # a device whose red is green
+    swapped[red : red + 4], swapped[green : green + 4] = b"gXYZ", b"rXYZ"  # a device whose red is green
     Image.fromarray(RGB).save(tmp_path / "swapped.png", icc_profile=bytes(swapped))
     assert difference(tmp_path / "swapped.png", RGB[..., [1, 0, 2]]) <= 1
 
@@ -226,16 +258,19 @@ def jpeg_bytes():
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("name, content, words", [
-    ("empty.jpg", b"", "not a picture"),
-    ("text.jpg", b"just some text", "not a picture"),
-    ("page.jpg", b"<!DOCTYPE html><html></html>", "not a picture"),
-    ("._mac.jpg", b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", "not a picture"),
-    ("heic.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "heic.heic: not a picture"),
-    ("script.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture"),
-    ("cut.jpg", jpeg_bytes()[:2000], "truncated"),
-    ("bomb.png", png_bomb(), "decompression bomb"),
-])
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("empty.jpg", b"", "not a picture"),
+        ("text.jpg", b"just some text", "not a picture"),
+        ("page.jpg", b"<!DOCTYPE html><html></html>", "not a picture"),
+        ("._mac.jpg", b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", "not a picture"),
+        ("heic.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "heic.heic: not a picture"),
+        ("script.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture"),
+        ("cut.jpg", jpeg_bytes()[:2000], "truncated"),
+        ("bomb.png", png_bomb(), "decompression bomb"),
+    ],
+)
 def test_what_is_not_a_picture_is_one_clear_line(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(PhotoError, match=words) as caught:
@@ -346,16 +381,30 @@ def test_jpeg_keeps_every_pixels_color(tmp_path):
 def test_outputs_appear_whole_or_not_at_all(tmp_path):
     (tmp_path / "out.webp").write_bytes(b"before")
     with pytest.raises(PhotoError, match="out.webp: cannot be written"):
-        write_photo(Image.new("RGB", (16400, 1)), tmp_path / "out.webp")      # WebP ends at 16,383 pixels
+        write_photo(Image.new("RGB", (16400, 1)), tmp_path / "out.webp")  # WebP ends at 16,383 pixels
     assert (tmp_path / "out.webp").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_find_photos_counts_the_others_and_leaves_the_output_folder_alone(tmp_path):
-    for name in ("b.JPG", "a/z.png", "a/folder.jpg/y.webp", "a/old.heic", "out/b.JPG", "notes.txt", "a/Thumbs.db", "draw.eps"):
+    for name in (
+        "b.JPG",
+        "a/z.png",
+        "a/folder.jpg/y.webp",
+        "a/old.heic",
+        "out/b.JPG",
+        "notes.txt",
+        "a/Thumbs.db",
+        "draw.eps",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     photos, others = find_photos(tmp_path, leave_out=tmp_path / "a" / ".." / "out")
-    assert [path.relative_to(tmp_path).as_posix() for path in photos] == ["a/folder.jpg/y.webp", "a/old.heic", "a/z.png", "b.JPG"]
+    assert [path.relative_to(tmp_path).as_posix() for path in photos] == [
+        "a/folder.jpg/y.webp",
+        "a/old.heic",
+        "a/z.png",
+        "b.JPG",
+    ]
     assert others == 3
 
 

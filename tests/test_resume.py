@@ -1,4 +1,5 @@
 """Nothing that was trained is ever lost: exact resume, whole files, clear ends."""
+
 import os
 import random
 import resource
@@ -20,11 +21,15 @@ from tests.conftest import ROOT, TINY, noise, read_log, script
 
 
 def run(scenes, *options, out="out"):
-    return train.main(["--data", str(scenes), *TINY, "--pretrain-epochs", "2", "--gan-epochs", "2", "--out", out, *options])
+    return train.main(
+        ["--data", str(scenes), *TINY, "--pretrain-epochs", "2", "--gan-epochs", "2", "--out", out, *options]
+    )
 
 
 def figures(rows):
-    return [{name: value for name, value in row.items() if name not in ("seconds", "pictures_per_second")} for row in rows]
+    return [
+        {name: value for name, value in row.items() if name not in ("seconds", "pictures_per_second")} for row in rows
+    ]
 
 
 def assert_equal(saved, other, path=""):
@@ -33,7 +38,9 @@ def assert_equal(saved, other, path=""):
     if isinstance(saved, torch.Tensor):
         assert torch.equal(saved, other), path
     elif isinstance(saved, dict):
-        assert saved.keys() - {"seconds", "pictures_per_second"} == other.keys() - {"seconds", "pictures_per_second"}, path
+        assert saved.keys() - {"seconds", "pictures_per_second"} == other.keys() - {"seconds", "pictures_per_second"}, (
+            path
+        )
         for name in saved.keys() - {"seconds", "pictures_per_second"}:
             assert_equal(saved[name], other[name], f"{path}/{name}")
     elif isinstance(saved, (list, tuple)):
@@ -58,6 +65,7 @@ def interrupt_at_step(monkeypatch, number):
             if len(calls) == number:
                 raise KeyboardInterrupt
             return step(*args)
+
         return wrapped
 
     monkeypatch.setattr(train, "pretrain_step", count(train.pretrain_step))
@@ -74,7 +82,9 @@ def uninterrupted(tmp_path_factory, scenes):
 
 
 @pytest.mark.parametrize("steps", [(7,), (10, 3), (13, 8), (2, 6, 5)])
-def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(work, scenes, uninterrupted, monkeypatch, capsys, steps):
+def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
+    work, scenes, uninterrupted, monkeypatch, capsys, steps
+):
     """5 steps an epoch: stopped within each phase, and on both sides of the boundary between them."""
     for number in steps:
         with monkeypatch.context() as patch:
@@ -97,7 +107,7 @@ def test_one_seed_gives_one_result_and_another_seed_another(work, scenes, uninte
     assert run(scenes, "--seed", "1", out="other") == 0
     other = checkpoint("other")
     assert not torch.equal(other["average"]["to_ab.weight"], checkpoint("again")["average"]["to_ab.weight"])
-    assert other["rows"][0]["ab_error"] != checkpoint("again")["rows"][0]["ab_error"]          # other photos are held out
+    assert other["rows"][0]["ab_error"] != checkpoint("again")["rows"][0]["ab_error"]  # other photos are held out
 
 
 def test_without_resume_a_run_is_never_overwritten(work, scenes, uninterrupted, capsys):
@@ -114,10 +124,20 @@ def test_a_finished_run_says_so(work, scenes, uninterrupted, capsys):
     assert_equal(checkpoint(), checkpoint(uninterrupted))
 
 
-@pytest.mark.parametrize("option, value, saved", [
-    ("--size", "64", 32), ("--batch-size", "5", 4), ("--seed", "1", 0), ("--lr", "0.1", 0.0002), ("--val", "3", 4),
-    ("--gan-epochs", "1", 2), ("--pretrain-epochs", "3", 2), ("--l1-weight", "10.0", 100), ("--limit", "20", None),
-])
+@pytest.mark.parametrize(
+    "option, value, saved",
+    [
+        ("--size", "64", 32),
+        ("--batch-size", "5", 4),
+        ("--seed", "1", 0),
+        ("--lr", "0.1", 0.0002),
+        ("--val", "3", 4),
+        ("--gan-epochs", "1", 2),
+        ("--pretrain-epochs", "3", 2),
+        ("--l1-weight", "10.0", 100),
+        ("--limit", "20", None),
+    ],
+)
 def test_an_option_that_contradicts_the_run_is_an_error_that_names_both_values(
     work, scenes, uninterrupted, capsys, option, value, saved
 ):
@@ -158,7 +178,9 @@ def test_results_that_disagree_are_made_again_from_the_checkpoint(work, scenes, 
     (work / "out/.checkpoint.pt.123.part").write_bytes(b"half")
     assert run(scenes, "--resume") == 0
     assert figures(read_log("out")) == figures(read_log(uninterrupted))
-    assert_equal(load_saved(work / "out/generator.pt", "generator"), load_saved(uninterrupted / "generator.pt", "generator"))
+    assert_equal(
+        load_saved(work / "out/generator.pt", "generator"), load_saved(uninterrupted / "generator.pt", "generator")
+    )
     assert (work / "out/samples/004_gan.png").read_bytes() == (uninterrupted / "samples/004_gan.png").read_bytes()
     assert not list((work / "out").glob(".*"))
 
@@ -197,7 +219,9 @@ def test_a_file_that_is_no_checkpoint_gets_one_clear_line(work, scenes, uninterr
         (work / "out/checkpoint.pt").write_bytes(contents)
         assert run(scenes, "--resume") == 1, what
         error = capsys.readouterr().err
-        assert error == "error: out/checkpoint.pt is not a checkpoint that train.py wrote, or not the whole of one\n", what
+        assert error == "error: out/checkpoint.pt is not a checkpoint that train.py wrote, or not the whole of one\n", (
+            what
+        )
 
 
 def test_a_checkpoint_is_refused_where_a_generator_is_expected(work, uninterrupted, capsys):
@@ -206,11 +230,14 @@ def test_a_checkpoint_is_refused_where_a_generator_is_expected(work, uninterrupt
     assert "is not a generator that train.py wrote" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
-    MemoryError(),
-])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
 def test_out_of_memory_names_a_smaller_batch(work, scenes, capsys, monkeypatch, error):
     def fail(*args):
         raise error
@@ -225,9 +252,11 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_last_good_checkpoint(work, s
     options = ["--data", scenes, *TINY, "--pretrain-epochs", "1", "--gan-epochs", "0", "--out", "out"]
     assert run(scenes, "--pretrain-epochs", "1", "--gan-epochs", "0") == 0
     before = (work / "out/checkpoint.pt").read_bytes()
-    limit = (100 * 2**20, 100 * 2**20)                                        # above generator.pt, below checkpoint.pt
+    limit = (100 * 2**20, 100 * 2**20)  # above generator.pt, below checkpoint.pt
     options[options.index("--pretrain-epochs") + 1] = "2"
-    result = script("train.py", *options, "--resume", cwd=work, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    result = script(
+        "train.py", *options, "--resume", cwd=work, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    )
     assert result.returncode == 1
     assert result.stderr.startswith("error: ") and "File too large" in result.stderr and result.stderr.count("\n") == 1
     assert (work / "out/checkpoint.pt").read_bytes() == before and not list((work / "out").glob(".*"))
@@ -236,9 +265,25 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_last_good_checkpoint(work, s
 
 
 def start(scenes, work):
-    command = [sys.executable, ROOT / "train.py", "--data", scenes, *TINY, "--pretrain-epochs", "2", "--gan-epochs", "2"]
-    return subprocess.Popen([*map(str, command), "--out", "out", "--resume"], cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    command = [
+        sys.executable,
+        ROOT / "train.py",
+        "--data",
+        scenes,
+        *TINY,
+        "--pretrain-epochs",
+        "2",
+        "--gan-epochs",
+        "2",
+    ]
+    return subprocess.Popen(
+        [*map(str, command), "--out", "out", "--resume"],
+        cwd=work,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
 
 
 def test_ctrl_c_says_how_to_go_on(work, scenes):
@@ -251,7 +296,7 @@ def test_ctrl_c_says_how_to_go_on(work, scenes):
 
 
 def test_kill_at_any_moment_loses_no_epoch(work, scenes, uninterrupted):
-    """The real program, killed at random moments, most of which lie in the writing of files; then resumed to the end."""
+    """The real program, killed at random moments, mostly while it writes files; then resumed to the end."""
     kills = int(os.environ.get("KILLS", "5"))
     moments, committed = random.Random(0), 0
     while kills:

@@ -1,4 +1,5 @@
 """What a step moves, what a run leaves behind, and that it learns."""
+
 import copy
 import json
 
@@ -67,7 +68,7 @@ def test_G_gets_an_adversarial_gradient(nets):
     before = weights(G)
     losses = train.gan_step(G, D, opt_G, Frozen(D), L, ab, 0)
     assert len(moved(G, before)) == len(before)
-    assert losses["gradient_ratio"] == torch.inf                              # nothing else to compare it with
+    assert losses["gradient_ratio"] == torch.inf  # nothing else to compare it with
 
 
 def test_gradient_ratio_is_adversarial_over_weighted_l1_at_Gs_output(nets):
@@ -120,7 +121,11 @@ def test_evaluate_of_the_truth_is_perfect_and_of_gray_is_the_baseline():
     _, truth = encode(images[indices])
     perfect = iter([truth[:2], truth[2:]])
     scores = train.evaluate(lambda L: next(perfect), images, indices, 2, torch.device("cpu"))
-    assert scores["ab_error"] == 0 and scores["psnr"] > 100 and scores["colorfulness"] == pytest.approx(scores["colorfulness_truth"])
+    assert (
+        scores["ab_error"] == 0
+        and scores["psnr"] > 100
+        and scores["colorfulness"] == pytest.approx(scores["colorfulness_truth"])
+    )
     baseline = train.evaluate(train.gray, images, indices, 2, torch.device("cpu"))
     assert baseline["ab_error"] == pytest.approx((128 * truth.abs().mean()).item(), rel=1e-4)
     assert baseline["colorfulness"] < 0.5 < baseline["colorfulness_truth"] and baseline["psnr"] < 30
@@ -132,8 +137,9 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        options = "--data demo --limit 60 --val 10 --size 64 --batch-size 8 --no-pretrained --pretrain-epochs 8 --gan-epochs 2"
-        assert train.main([*options.split(), "--out", "out", "--device", "cpu", "--precision", "fp32"]) == 0
+        options = "--data demo --limit 60 --val 10 --size 64 --batch-size 8 --pretrain-epochs 8 --gan-epochs 2"
+        options += " --no-pretrained --out out --device cpu --precision fp32"
+        assert train.main(options.split()) == 0
     return folder
 
 
@@ -151,14 +157,18 @@ def test_a_run_logs_every_epoch_with_every_figure(trained):
 def test_a_run_beats_the_gray_baseline_on_held_out_photos(trained):
     rows = read_log(trained / "out")
     for row in (rows[8], rows[-1]):
-        assert row["ab_error"] < 0.5 * rows[0]["ab_error"] and row["psnr"] > rows[0]["psnr"] + 2 and row["colorfulness"] > 15
+        assert (
+            row["ab_error"] < 0.5 * rows[0]["ab_error"]
+            and row["psnr"] > rows[0]["psnr"] + 2
+            and row["colorfulness"] > 15
+        )
 
 
 def test_a_run_leaves_samples_of_the_same_photos_after_every_epoch(trained):
     names = sorted(path.name for path in (trained / "out/samples").iterdir())
     assert len(names) == 10 and names[0] == "001_pretrain.png" and names[-1] == "010_gan.png"
     first, last = (np.asarray(Image.open(trained / "out/samples" / name)).astype(int) for name in (names[0], names[-1]))
-    assert first.shape == last.shape == (4 * 68 + 4, 6 * 68 + 4, 3)           # four rows of two photos: gray, ours, truth
+    assert first.shape == last.shape == (4 * 68 + 4, 6 * 68 + 4, 3)  # four rows of two photos: gray, ours, truth
     for column, (same, colored) in enumerate([(True, False), (False, True), (True, True)] * 2):
         tile, early = (grid[4:68, 4 + 68 * column : 68 + 68 * column] for grid in (last, first))
         assert np.array_equal(tile, early) == same
@@ -204,21 +214,26 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(s
         return losses if len(calls) != 8 else {"l1": losses["l1"] * float("nan")}
 
     monkeypatch.setattr(train, "pretrain_step", break_later)
-    assert train.main(["--data", str(scenes), *TINY, "--pretrain-epochs", "3", "--gan-epochs", "0", "--out", "out"]) == 1
+    assert (
+        train.main(["--data", str(scenes), *TINY, "--pretrain-epochs", "3", "--gan-epochs", "0", "--out", "out"]) == 1
+    )
     error = capsys.readouterr().err
     assert error.startswith("error:") and "not finite" in error and "epoch 2" in error and error.count("\n") == 1
     assert len(load_saved(work / "out/checkpoint.pt", "checkpoint")["rows"]) == 2 == len(read_log("out"))
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--size", "100"], "--size is a multiple of 32"),
-    (["--batch-size", "0"], "above 0"),
-    (["--val", "9"], "at most a fifth, 4"),
-    (["--data", "nowhere"], "no such folder"),
-    (["--device", "nonsense"], "--device nonsense"),
-    (["--sise", "3"], "unrecognized arguments: --sise 3"),
-    (["--pretrain-epochs", "0", "--gan-epochs", "0"], "epochs are above 0"),
-])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--size", "100"], "--size is a multiple of 32"),
+        (["--batch-size", "0"], "above 0"),
+        (["--val", "9"], "at most a fifth, 4"),
+        (["--data", "nowhere"], "no such folder"),
+        (["--device", "nonsense"], "--device nonsense"),
+        (["--sise", "3"], "unrecognized arguments: --sise 3"),
+        (["--pretrain-epochs", "0", "--gan-epochs", "0"], "epochs are above 0"),
+    ],
+)
 def test_mistakes_are_one_clear_line(scenes, work, capsys, options, words):
     code = train.main(["--data", str(scenes), *TINY, *options])
     error = capsys.readouterr().err
