@@ -51,7 +51,8 @@ def plan(source: Path, target: Path) -> tuple[list[tuple[Path, Path]], int]:
     """
     if not source.is_dir():
         return [(source, target)], 0
-    photos, others = find_photos(source, leave_out=target)
+    root, out = source.resolve(), target.resolve()
+    photos, others = find_photos(source, leave_out=source / out.relative_to(root) if root in out.parents else None)
     pairs, taken = [], set()                       # taken without case: Photo.jpg is photo.jpg on a Mac
     for photo in sorted(photos, key=lambda path: path.suffix.lower() not in WRITABLE):   # names that can stay first
         output = target / photo.relative_to(source)
@@ -80,7 +81,8 @@ def parse_options(argv):
 
 def check(source: Path, target: Path, overwrite: bool) -> None:
     """What can be known to be wrong before any work."""
-    if target.exists() and source.exists() and os.path.samefile(source, target):
+    source.stat()                                  # OSError, if there is no such file or folder
+    if target.exists() and os.path.samefile(source, target):
         raise runtime.UsageError(f"{target} is the same as INPUT, and an input is never written")
     if not source.is_dir() and target.suffix.lower() not in WRITABLE:
         raise runtime.UsageError(f"{target}: cannot write this format; these can be written: {' '.join(WRITABLE)}")
@@ -106,7 +108,7 @@ def infer(argv) -> int:
             photo = read_photo(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             write_photo(colorize(G, photo, args.size or G.config["size"]), target, like=photo)
-        except PhotoError as error:
+        except (PhotoError, OSError) as error:
             failures.append(error)
     for error in failures:
         print(f"error: {error}", file=sys.stderr)

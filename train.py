@@ -90,7 +90,7 @@ def parse_options(argv, saved: dict | None = None):
     """The options; what is not given is as in `saved`, the options of a run to resume, or else the default."""
     parser = runtime.ArgumentParser(prog="train.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--data", required=True, metavar="demo|FOLDER", help="what to train on: a set's name, or a folder of photos")
+    add("--data", required=True, type=lambda text: str(Path(text)), metavar="demo|FOLDER", help="a set or a folder")
     add("--out", type=Path, help="folder of the results (default: runs/<data name>)")
     add("--pretrain-epochs", type=int, default=20, help="epochs of G alone, on L1 (default: %(default)s)")
     add("--gan-epochs", type=int, default=100, help="epochs of GAN + L1 after them (default: %(default)s)")
@@ -101,16 +101,16 @@ def parse_options(argv, saved: dict | None = None):
     add("--val", type=int, default=50, help="photos held out, at most a fifth of the set (default: %(default)s)")
     add("--seed", type=int, default=0, help="of split, first weights and order of photos (default: %(default)s)")
     add("--limit", type=int, help="photos used in all, held-out ones included (default: every one)")
-    add("--no-pretrained", dest="pretrained", action="store_false", help="no ImageNet weights: start from noise")
+    add("--no-pretrained", action="store_true", help="no ImageNet weights: start from noise")
     add("--resume", action="store_true", help="go on from checkpoint.pt in --out, or begin where there is none")
     add("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda, cuda:1, mps ... (default: %(default)s)")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where that is fast")
     parser.set_defaults(**saved or {})
     args = parser.parse_args(argv)
     epochs = args.pretrain_epochs, args.gan_epochs
-    above_0 = args.size, args.batch_size, args.lr, args.limit or 1, sum(epochs)
-    if args.size % 32 or min(above_0) <= 0 or min(*epochs, args.seed) < 0:
-        parser.error("--size is a multiple of 32; --batch-size, --lr, --limit and epochs are above 0, --seed not below")
+    numbers = args.size, args.batch_size, args.lr, args.l1_weight, args.limit or 1, sum(epochs)
+    if args.size % 32 or not all(number > 0 for number in numbers) or min(epochs) < 0 or not 0 <= args.seed < 2**63:
+        parser.error("--size is a multiple of 32, --seed from 0 to 2^63, and epochs and all other numbers are above 0")
     return args
 
 
@@ -147,7 +147,7 @@ def train(argv) -> int:
     if saved:
         args = parse_options(argv, saved["config"])
         check_resumed(args, saved["config"], gan_has_begun=saved["rows"][-1]["phase"] == "gan")
-    config = {name: value for name, value in vars(args).items() if name not in ("out", "resume", "device", "precision")}
+    config = {name: value for name, value in vars(args).items() if name not in ("out", "resume", "device")}
     last = args.pretrain_epochs + args.gan_epochs
 
     images, skipped, identity = data.load_photos(args.data, args.size, args.limit)
@@ -155,13 +155,14 @@ def train(argv) -> int:
         raise runtime.UserError(f"{args.data} has changed since the run in {out} began: begin another --out")
     train_indices, val_indices = data.split(len(images), args.val, args.seed)
     (out / "samples").mkdir(parents=True, exist_ok=True)
-    for part in out.rglob(".*.part"):
+    for part in (*out.glob(".[0-9]*.part"), *out.glob("samples/.[0-9]*.part")):
         part.unlink()                              # left by a run that was killed while it wrote
-    (out / "skipped.txt").write_text("".join(f"{name}\t{reason}\n" for name, reason in skipped))
+    with runtime.whole_file(out / "skipped.txt") as file:
+        file.write("".join(f"{name}\t{reason}\n" for name, reason in skipped).encode(errors="backslashreplace"))
     print(f"{len(train_indices)} photos to train on, {args.val} held out, {len(skipped)} left out ({out}/skipped.txt)")
 
     torch.manual_seed(args.seed)
-    G, D = Generator(args.pretrained and not saved), Discriminator()
+    G, D = Generator(pretrained=not args.no_pretrained and not saved), Discriminator()
     for net in (G, D):
         net.bf16 = runtime.use_bf16(args.precision, device)
         net.to(device, memory_format=torch.channels_last)
@@ -184,7 +185,7 @@ def train(argv) -> int:
         loader = data.batches(images, train_indices, args.batch_size, seed=(args.seed, epoch))
         loader = runtime.progress(loader, steps, f"{phase} {epoch}/{last}", "photos", args.batch_size)
         for step, batch in enumerate(loader, 1):
-            L, ab = encode(batch.to(device, non_blocking=True))
+            L, ab = encode(batch.to(device, non_blocking=device.type == "cuda"))
             if phase == "pretrain":
                 losses = pretrain_step(G, opt_G, L, ab)
             else:

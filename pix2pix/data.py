@@ -29,13 +29,13 @@ def load_photos(source: str, size: int, limit: int | None = None) -> tuple[Tenso
     """
     names, stamps, read = _list(source)
     code = [Path(module.__file__).read_text() for module in (demo, metrics, photo, sys.modules[__name__])]
-    key = hashlib.sha256(json.dumps([stamps, size, limit, code]).encode()).hexdigest()[:24]
+    key = hashlib.sha256(json.dumps([stamps, size, limit, code, photo.Image.__version__]).encode()).hexdigest()[:24]
     pixels, index = CACHE / f"{key}.u8", CACHE / f"{key}.json"
     if not (index.exists() and pixels.exists()):
         _prepare(source, names, read, size, limit, pixels, index)
     facts = json.loads(index.read_text())
     if not facts["count"]:
-        raise runtime.UserError(f"{source} holds no photo that can be used, of {len(names)}: {facts['skipped'][:1]}")
+        raise runtime.UserError(f"{source} has no photo that can be used of {len(names)}: {dict(facts['skipped'][:1])}")
     shape = facts["count"], 3, size, size
     if pixels.stat().st_size != math.prod(shape):  # mapped, a short file would be a crash and not an error
         raise runtime.UserError(f"{pixels} is damaged: delete it, it will be made again")
@@ -57,7 +57,7 @@ def batches(images: Tensor, indices: Tensor, batch_size: int, seed=None, rank: i
     With a seed, a number or several such as (seed, epoch): shuffled, mirrored at random, a last short batch dropped,
     and a set smaller than one batch is one batch. Without one: in order and complete.
     """
-    batch_size, mirror = max(1, min(batch_size, len(indices) // world)), None
+    batch_size, mirror = max(1, min(batch_size, len(indices) // world)), torch.zeros(len(indices), dtype=torch.bool)
     step = batch_size * world
     if seed is not None:
         generator = _generator(seed)
@@ -66,8 +66,7 @@ def batches(images: Tensor, indices: Tensor, batch_size: int, seed=None, rank: i
     for start in range(rank * batch_size, len(indices), step):
         part = slice(start, start + batch_size)
         batch = images[indices[part]]
-        if mirror is not None:
-            batch[mirror[part]] = batch[mirror[part]].flip(-1)
+        batch[mirror[part]] = batch[mirror[part]].flip(-1)
         yield batch
 
 

@@ -53,10 +53,9 @@ class UpBlock(nn.Module):
 
     def __init__(self, in_channels: int, skip_channels: int, out: int):
         super().__init__()
-        relu = nn.ReLU(inplace=True)
         self.from_below = nn.Conv2d(in_channels, out, 3, padding=1, bias=False)
         self.from_skip = nn.Conv2d(skip_channels, out, 3, padding=1, bias=False)
-        self.rest = nn.Sequential(nn.BatchNorm2d(out), relu, *conv_bn(out, out, 3, 1, relu))
+        self.rest = nn.Sequential(nn.BatchNorm2d(out), nn.ReLU(True), *conv_bn(out, out, 3, 1, nn.ReLU(True)))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = F.interpolate(x, scale_factor=2, mode="nearest")

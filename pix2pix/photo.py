@@ -27,8 +27,7 @@ class PhotoError(UserError):
 def find_photos(folder: Path, leave_out: Path | None = None) -> tuple[list[Path], int]:
     """Files below `folder` named like pictures, sorted, and the number of the others; nothing below `leave_out`."""
     extensions = {ext for ext, name in Image.registered_extensions().items() if name in READABLE} | {".heic", ".heif"}
-    out = leave_out and leave_out.resolve()
-    files = [path for path in folder.rglob("*") if not path.is_dir() and not (out and out in path.resolve().parents)]
+    files = [path for path in folder.rglob("*") if not path.is_dir() and leave_out not in path.parents]
     photos = sorted(path for path in files if path.suffix.lower() in extensions)
     return photos, len(files) - len(photos)
 

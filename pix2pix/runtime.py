@@ -36,13 +36,13 @@ def run(program, argv, if_interrupted: str, memory_option: str) -> int:
         return program(argv)
     except (UserError, OSError) as error:                        # OSError: a full disk, a folder without permission
         message, exit_code = f"error: {error}", getattr(error, "exit_code", 1)
-    except (RuntimeError, MemoryError) as error:
-        if "memory" not in repr(error).lower():                  # torch has no common type for devices that are full
+    except (RuntimeError, MemoryError) as error:                 # torch has no common type for devices that are full
+        if not any(sign in repr(error) for sign in ("out of memory", "allocate memory", "ALLOC_FAILED", "MemoryError")):
             raise
         message, exit_code = f"error: out of memory, try a smaller {memory_option}", 1
     except KeyboardInterrupt:
-        message, exit_code = f"\ninterrupted: {if_interrupted}", 130
-    print(message, file=sys.stderr)
+        message, exit_code = f"interrupted: {if_interrupted}", 130
+    print("\r\033[K" * sys.stderr.isatty() + message, file=sys.stderr)           # over a progress line
     return exit_code
 
 
@@ -75,7 +75,7 @@ def use_bf16(precision: str, device: torch.device) -> bool:
 @contextlib.contextmanager
 def whole_file(path: Path):
     """Open `path` for writing bytes; it appears under its name when all of it is on the disk, or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{os.getpid()}.part")                # short: a name may be as long as the disk allows
     try:
         with open(part, "wb") as file:
             yield file

@@ -132,8 +132,8 @@ def test_missing_and_empty_folders_are_clear_errors(work):
     (work / "broken/a.jpg").write_text("text")
     for source, words in (
         ("nowhere", "no such folder"),
-        ("empty", "can be used, of 0"),
-        ("broken", "can be used, of 1.*not a picture"),
+        ("empty", "can be used of 0"),
+        ("broken", "can be used of 1.*not a picture"),
     ):
         with pytest.raises(UserError, match=words):
             load_photos(source, 32)

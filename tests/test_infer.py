@@ -226,7 +226,7 @@ def test_a_folder_run_never_writes_an_input_either(album, work, generator, capsy
         (["in.png", "there.png"], 1, "there.png exists already: --overwrite replaces it"),
         (["in.png", "out.heic"], 2, "these can be written: .jpg .jpeg .png .webp .tif .tiff .bmp"),
         (["in.png", "out"], 2, "these can be written"),
-        (["missing.png", "out.png"], 1, "missing.png: no such file"),
+        (["missing.png", "out.png"], 1, "No such file or directory: 'missing.png'"),
         (["in.png", "folder"], 2, "these can be written"),
         (["folder", "there.png"], 1, "there.png"),
         (["text.jpg", "out.png"], 1, "text.jpg: not a picture"),
@@ -258,3 +258,27 @@ def test_from_the_shell_there_is_never_a_traceback(work, generator):
         and result.stderr.count("\n") == 1
     )
     assert script("infer.py", "--help", cwd=work).stdout.startswith("usage: infer.py")
+
+
+def test_an_output_folder_that_holds_the_input_folder_hides_nothing(album, work, generator, capsys):
+    assert run(generator, album, work / "new" / "..") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "4 coloured, 0 there already, 0 failed, 1 other files left alone"
+    assert (work / "a.jpg").exists() and (work / "folder.jpg/b.PNG").exists()
+
+
+def test_broken_links_and_folders_in_the_way_never_stop_the_rest(album, work, generator, capsys):
+    os.symlink("loop.jpg", album / "loop.jpg")
+    os.symlink("nowhere", album / "dangling.png")
+    (work / "out").mkdir()
+    (work / "out/folder.jpg").write_text("a file where a folder has to be")
+    assert run(generator, album, "out") == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == "3 coloured, 0 there already, 3 failed, 1 other files left alone"
+    errors = captured.err.splitlines()
+    assert len(errors) == 3 and all(line.startswith("error: ") for line in errors)
+
+
+def test_a_name_as_long_as_the_disk_allows(work, generator):
+    name = "n" * 251 + ".png"
+    Image.fromarray(noise(30, 30)).save("in.png")
+    assert run(generator, "in.png", name) == 0 and read_photo(name).size == (30, 30)

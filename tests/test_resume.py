@@ -175,7 +175,7 @@ def test_results_that_disagree_are_made_again_from_the_checkpoint(work, scenes, 
     (work / "out/log.jsonl").write_text('{"phase": "gray", "epo')
     (work / "out/generator.pt").write_bytes(b"")
     (work / "out/samples/004_gan.png").unlink()
-    (work / "out/.checkpoint.pt.123.part").write_bytes(b"half")
+    (work / "out/.123.part").write_bytes(b"half")
     assert run(scenes, "--resume") == 0
     assert figures(read_log("out")) == figures(read_log(uninterrupted))
     assert_equal(
@@ -292,7 +292,7 @@ def test_ctrl_c_says_how_to_go_on(work, scenes):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert error.strip() == "interrupted: the same command with --resume goes on after the last whole epoch"
+    assert error == "interrupted: the same command with --resume goes on after the last whole epoch\n"
 
 
 def test_kill_at_any_moment_loses_no_epoch(work, scenes, uninterrupted):

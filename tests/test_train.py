@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import numpy as np
 import pytest
@@ -226,15 +227,46 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(s
     "options, words",
     [
         (["--size", "100"], "--size is a multiple of 32"),
-        (["--batch-size", "0"], "above 0"),
+        (["--batch-size", "0"], "all other numbers are above 0"),
         (["--val", "9"], "at most a fifth, 4"),
         (["--data", "nowhere"], "no such folder"),
         (["--device", "nonsense"], "--device nonsense"),
         (["--sise", "3"], "unrecognized arguments: --sise 3"),
-        (["--pretrain-epochs", "0", "--gan-epochs", "0"], "epochs are above 0"),
+        (["--pretrain-epochs", "0", "--gan-epochs", "0"], "are above 0"),
+        (["--lr", "nan"], "are above 0"),
+        (["--l1-weight", "0"], "are above 0"),
+        (["--seed", "99999999999999999999"], "--seed from 0 to 2^63"),
     ],
 )
 def test_mistakes_are_one_clear_line(scenes, work, capsys, options, words):
     code = train.main(["--data", str(scenes), *TINY, *options])
     error = capsys.readouterr().err
     assert code in (1, 2) and error.startswith("error: ") and words in error and error.count("\n") == 1
+
+
+def test_a_run_deletes_nothing_of_anybody_else(scenes, work):
+    for name in ("mine.part", ".mine.part", "deep/.123.part"):
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_text("mine")
+    assert train.main(["--data", str(scenes), *TINY, "--out", ".", "--pretrain-epochs", "1", "--gan-epochs", "0"]) == 0
+    assert all((work / name).read_text() == "mine" for name in ("mine.part", ".mine.part", "deep/.123.part"))
+
+
+def test_names_in_any_encoding_are_listed(work):
+    (work / "photos").mkdir()
+    for index in range(5):
+        demo.scene(index).save(work / f"photos/{index}.jpg")
+    with open(os.fsencode("photos/") + b"caf\xe9.jpg", "wb") as file:
+        file.write(b"no picture")
+    (work / "photos/été 家族.jpg").write_text("no picture")
+    options = ["--val", "1", "--pretrain-epochs", "1", "--gan-epochs", "0", "--out", "out"]
+    assert train.main(["--data", "photos/", *TINY, *options]) == 0
+    lines = (work / "out/skipped.txt").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2 and lines[0].startswith("caf\\udce9.jpg\t") and lines[1].startswith("été 家族.jpg\t")
+
+
+def test_a_batch_of_another_precision_than_the_runs_own_is_refused(work, scenes, capsys):
+    options = ["--data", str(scenes), *TINY, "--pretrain-epochs", "1", "--gan-epochs", "0", "--out", "out"]
+    assert train.main(options) == 0
+    assert train.main([*options, "--resume", "--precision", "bf16"]) == 2
+    assert "--precision bf16 contradicts the run to resume: fp32" in capsys.readouterr().err
