@@ -49,9 +49,8 @@ def run(program, argv, if_interrupted: str, memory_option: str) -> int:
 def keep_freed_memory() -> None:
     """Tell glibc not to hand large blocks back at every free: each step would fault them all in again."""
     with contextlib.suppress(AttributeError):                    # other C libraries
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)                                           # M_MMAP_MAX: no mapping of its own for a large block
-        mallopt(-1, -1)                                          # M_TRIM_THRESHOLD: never shrink the heap
+        ctypes.CDLL(None).mallopt(-4, 0)                         # M_MMAP_MAX: no mapping of its own for a large block
+        ctypes.CDLL(None).mallopt(-1, -1)                        # M_TRIM_THRESHOLD: never shrink the heap
 
 
 def pick_device(name: str) -> torch.device:
@@ -110,13 +109,14 @@ def load_saved(path: Path, kind: str) -> dict:
 def progress(items, total: int, label: str, unit: str, size: int = 1):
     """Yield the `total` items, each worth `size` units; on a terminal, keep a line with the rate and the time left."""
     start = shown = time.monotonic()
-    for count, item in enumerate(items, 1):
-        yield item
-        if sys.stderr.isatty() and time.monotonic() - shown > 0.2:
-            shown = time.monotonic()
-            rate = count * size / (shown - start)
-            left = timedelta(seconds=round((total - count) * size / rate))
-            line = f"{label}: {count * size}/{total * size} {unit}, {rate:.1f} a second, {left} left"
-            print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
-    if shown > start:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    try:
+        for count, item in enumerate(items, 1):
+            yield item
+            if sys.stderr.isatty() and time.monotonic() - shown > 0.2:
+                shown = time.monotonic()
+                done, rate = count * size, count * size / (shown - start)
+                left = timedelta(seconds=round((total * size - done) / rate))
+                line = f"{label}: {done}/{total * size} {unit}, {rate:.1f} a second, {left} left"
+                print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
+    finally:
+        print("\r\033[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)
