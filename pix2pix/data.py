@@ -32,7 +32,7 @@ def load_photos(source: str, size: int, limit: int | None = None) -> tuple[Tenso
     key = hashlib.sha256(json.dumps([stamps, size, limit, code, photo.Image.__version__]).encode()).hexdigest()[:24]
     pixels, index = CACHE / f"{key}.u8", CACHE / f"{key}.json"
     if not (index.exists() and pixels.exists()):
-        _prepare(source, names, read, size, limit, pixels, index)
+        _prepare(names, read, size, limit, pixels, index)
     facts = json.loads(index.read_text())
     if not facts["count"]:
         raise runtime.UserError(f"{source} has no photo that can be used of {len(names)}: {dict(facts['skipped'][:1])}")
@@ -88,7 +88,7 @@ def _list(source):
     raise runtime.UserError(f"--data {source}: no such folder, and no set of that name")
 
 
-def _prepare(source, names, read, size, limit, pixels, index):
+def _prepare(names, read, size, limit, pixels, index):
     """Write the pixels, then the index that makes them valid: an interruption in between leaves nothing that counts."""
     CACHE.mkdir(parents=True, exist_ok=True)
     kept, skipped = {}, []                         # digest -> name, in order; (name, reason)
