@@ -5,16 +5,18 @@
 """
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from pix2pix import runtime
-from pix2pix.color import decode, encode
+from pix2pix.color import decode, luminance
 from pix2pix.models import Generator
-from pix2pix.photo import WRITABLE, PhotoError, find_photos, read_photo, shrink, to_image, to_tensor, write_photo
+from pix2pix.photo import WRITABLE, PhotoError, find_photos, read_photo, shrink, write_photo
 
 STRIP = 2**18                                      # pixels of a photo that are worked on at a time
 
@@ -33,34 +35,15 @@ def colorize(G: Generator, photo: Image.Image, size: int) -> Image.Image:
     """Colour an "RGB" photo of any size: G sees it as a square of `size` pixels, its own luminance stays as it is."""
     device = next(G.parameters()).device
     width, height = photo.size
-    L, _ = encode(shrink(photo, size)[None].to(device))                             # (1, 1, size, size)
-    ab = F.interpolate(G(L), size=(height, width), mode="bilinear")                 # (1, 2, height, width)
+    L = luminance(shrink(photo, size)[None].to(device))                             # (1, 1, size, size)
+    ab = torch.nn.functional.interpolate(G(L), (height, width), mode="bilinear")    # (1, 2, height, width)
     coloured = Image.new("RGB", photo.size)
     rows = max(1, STRIP // width)
     for top in range(0, height, rows):
-        strip = photo.crop((0, top, width, min(top + rows, height)))
-        L, _ = encode(to_tensor(strip)[None].to(device))                            # (1, 1, rows, width)
-        coloured.paste(to_image(decode(L, ab[:, :, top : top + rows])[0]), (0, top))
+        strip = pil_to_tensor(photo.crop((0, top, width, min(top + rows, height))))
+        L = luminance(strip[None].to(device))                                       # (1, 1, rows, width)
+        coloured.paste(to_pil_image(decode(L, ab[:, :, top : top + rows])[0]), (0, top))
     return coloured
-
-
-def plan(source: Path, target: Path) -> tuple[list[tuple[Path, Path]], int]:
-    """Pairs of input and output, and how many files of a folder are no pictures.
-
-    A photo in a format that cannot be written becomes name.ext.png, and so does one whose output another photo has.
-    """
-    if not source.is_dir():
-        return [(source, target)], 0
-    root, out = source.resolve(), target.resolve()
-    photos, others = find_photos(source, leave_out=source / out.relative_to(root) if root in out.parents else None)
-    pairs, taken = [], set()                       # taken without case: Photo.jpg is photo.jpg on a Mac
-    for photo in sorted(photos, key=lambda path: path.suffix.lower() not in WRITABLE):   # names that can stay first
-        output = target / photo.relative_to(source)
-        while output.suffix.lower() not in WRITABLE or str(output).casefold() in taken:
-            output = output.with_name(output.name + ".png")
-        taken.add(str(output).casefold())
-        pairs.append((photo, output))
-    return sorted(pairs), others
 
 
 def parse_options(argv):
@@ -74,47 +57,53 @@ def parse_options(argv):
     add("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda, cuda:1, mps ... (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace outputs that exist already; an input is never replaced")
     args = parser.parse_args(argv)
+    if args.output.exists() and os.path.samefile(args.input, args.output):
+        parser.error("OUTPUT is the same as INPUT, and an input is never written")
+    if not args.input.is_dir() and args.output.suffix.lower() not in WRITABLE:
+        parser.error(f"{args.output}: cannot write this format; these can be written: {' '.join(WRITABLE)}")
     if args.size is not None and (args.size < 32 or args.size % 32):
         parser.error(f"--size {args.size} is not a multiple of 32")
     return args
 
 
-def check(source: Path, target: Path, overwrite: bool) -> None:
-    """What can be known to be wrong before any work."""
-    source.stat()                                  # OSError, if there is no such file or folder
-    if target.exists() and os.path.samefile(source, target):
-        raise runtime.UsageError(f"{target} is the same as INPUT, and an input is never written")
-    if not source.is_dir() and target.suffix.lower() not in WRITABLE:
-        raise runtime.UsageError(f"{target}: cannot write this format; these can be written: {' '.join(WRITABLE)}")
-    if not source.is_dir() and target.exists() and not overwrite:
-        raise runtime.UserError(f"{target} exists already: --overwrite replaces it")
-
-
 def infer(argv) -> int:
     args = parse_options(argv)
-    check(args.input, args.output, args.overwrite)
     G = load_generator(args.checkpoint, runtime.pick_device(args.device))
     print("{}: trained on {data} at {size} pixels for {epochs} epochs".format(args.checkpoint, **G.config))
-    pairs, others = plan(args.input, args.output)
+    pairs, others = [(args.input, args.output)], 0
+    if args.input.is_dir():
+        root, out = args.input.resolve(), args.output.resolve()
+        photos, others = find_photos(root, leave_out=out if root in out.parents else None)
+        names = [photo.name if photo.suffix.lower() in WRITABLE else photo.name + ".png" for photo in photos]
+        pairs = [(photo, out / photo.relative_to(root).with_name(name)) for photo, name in zip(photos, names)]
+    runtime.require(len({*dict(pairs).values()}) == len(pairs), "two photos, as a.gif and a.gif.png, have one output")
     inputs = {os.stat(source)[1:3] for source, _ in pairs if source.exists()}       # inode and device: the file itself,
-    failures, there = [], 0
-    for source, target in runtime.progress(pairs, len(pairs), "colouring", "photos"):
+    lock = Lock()                                  # one photo is coloured while others are read and written
+
+    def color_one(pair):
+        source, target = pair
         try:
-            if target.exists() and os.stat(target)[1:3] in inputs:                  # whatever name or link leads to it
-                raise PhotoError(f"{source}: its output {target} is an input, and an input is never written")
-            if target.exists() and not args.overwrite:
-                there += 1
-                continue
+            if target.exists():
+                own = os.stat(target)[1:3] not in inputs                            # whatever name or link leads to it
+                runtime.require(own, f"{target} is an input too, and an input is never written", PhotoError)
+                if args.input.is_dir() and not args.overwrite:
+                    return "there already"
+                runtime.require(args.overwrite, f"{target} exists already: --overwrite replaces it", PhotoError)
             photo = read_photo(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_photo(colorize(G, photo, args.size or G.config["size"]), target, like=photo)
+            with lock:
+                coloured = colorize(G, photo, args.size or G.config["size"])
+            write_photo(coloured, target, like=photo)
+            return "coloured"
         except (PhotoError, OSError) as error:
-            failures.append(error)
-    for error in failures:
-        print(f"error: {error}", file=sys.stderr)
-    done = len(pairs) - there - len(failures)
-    print(f"{done} coloured, {there} there already, {len(failures)} failed, {others} other files left alone")
-    return 1 if failures else 0
+            return error
+
+    with ThreadPoolExecutor(3) as pool:
+        results = list(runtime.progress(pool.map(color_one, pairs), len(pairs), "colouring", "photos"))
+    errors = [result for result in results if isinstance(result, Exception)]
+    print("".join(f"error: {error}\n" for error in errors), end="", file=sys.stderr)
+    done, there = results.count("coloured"), results.count("there already")
+    print(f"{done} coloured, {there} there already, {len(errors)} failed, {others} other files left alone")
+    return 1 if errors else 0
 
 
 def main(argv=None) -> int:

@@ -4,8 +4,6 @@
 """
 import copy
 import json
-import math
-import sys
 import time
 from pathlib import Path
 
@@ -13,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from pix2pix import data, metrics, photo, runtime
-from pix2pix.color import decode, encode
+from pix2pix import data, photo, runtime, sets
+from pix2pix.color import ab_error, colorfulness, decode, encode, luminance, psnr
 from pix2pix.models import Discriminator, Generator
 
 REPORT = "l1 {l1:.4f}; held out: ab error {ab_error:.2f} (gray {gray:.2f}), PSNR {psnr:.2f} dB; {seconds:.0f} s"
@@ -75,8 +74,7 @@ def evaluate(G, images: Tensor, indices: Tensor, batch_size: int, device: torch.
         L, ab = encode(truth)
         fake = G(L)
         rgb = decode(L, fake)
-        colors = map(metrics.colorfulness, (rgb, truth))
-        scores.append(torch.stack((metrics.ab_error(fake, ab), metrics.psnr(rgb, truth), *colors)))     # (4, B)
+        scores.append(torch.stack((ab_error(fake, ab), psnr(rgb, truth), colorfulness(rgb), colorfulness(truth))))
     means = torch.cat(scores, dim=1).mean(dim=1).tolist()
     return dict(zip(("ab_error", "psnr", "colorfulness", "colorfulness_truth"), means))
 
@@ -87,10 +85,13 @@ def gray(L: Tensor) -> Tensor:
 
 
 def parse_options(argv, saved: dict | None = None):
-    """The options; what is not given is as in `saved`, the options of a run to resume, or else the default."""
+    """The options; what is not given is as in `saved`, the checkpoint of a run to resume, or else the default.
+
+    A resumed run keeps its options; only epochs may grow, those of a phase that no other has followed.
+    """
     parser = runtime.ArgumentParser(prog="train.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--data", required=True, type=lambda text: str(Path(text)), metavar="demo|FOLDER", help="a set or a folder")
+    add("--data", required=True, type=lambda text: str(Path(text)), help="groups, coco, demo or a folder of photos")
     add("--out", type=Path, help="folder of the results (default: runs/<data name>)")
     add("--pretrain-epochs", type=int, default=20, help="epochs of G alone, on L1 (default: %(default)s)")
     add("--gan-epochs", type=int, default=100, help="epochs of GAN + L1 after them (default: %(default)s)")
@@ -98,15 +99,21 @@ def parse_options(argv, saved: dict | None = None):
     add("--size", type=int, default=256, help="side of the pictures in pixels, a multiple of 32 (default: %(default)s)")
     add("--lr", type=float, default=2e-4, help="learning rate of both Adams (default: %(default)s)")
     add("--l1-weight", type=float, default=100, help="weight of L1 against the GAN's loss (default: %(default)s)")
-    add("--val", type=int, default=50, help="photos held out, at most a fifth of the set (default: %(default)s)")
+    add("--val", type=int, help="photos held out, at most a fifth (default: 50; of all groups, all but 4850)")
     add("--seed", type=int, default=0, help="of split, first weights and order of photos (default: %(default)s)")
     add("--limit", type=int, help="photos used in all, held-out ones included (default: every one)")
     add("--no-pretrained", action="store_true", help="no ImageNet weights: start from noise")
     add("--resume", action="store_true", help="go on from checkpoint.pt in --out, or begin where there is none")
     add("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda, cuda:1, mps ... (default: %(default)s)")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where that is fast")
-    parser.set_defaults(**saved or {})
+    config = saved["config"] if saved else {}
+    parser.set_defaults(**config)
     args = parser.parse_args(argv)
+    fixed = "pretrain_epochs" if saved and saved["rows"][-1]["phase"] == "gan" else None
+    for name, value in config.items():
+        given = getattr(args, name)
+        if given != value and (name == fixed or not name.endswith("_epochs") or given < value):
+            parser.error(f"--{name.replace('_', '-')} {given} contradicts the run to resume: {value}")
     epochs = args.pretrain_epochs, args.gan_epochs
     numbers = args.size, args.batch_size, args.lr, args.l1_weight, args.limit or 1, sum(epochs)
     if args.size % 32 or not all(number > 0 for number in numbers) or min(epochs) < 0 or not 0 <= args.seed < 2**63:
@@ -114,26 +121,16 @@ def parse_options(argv, saved: dict | None = None):
     return args
 
 
-def check_resumed(args, saved: dict, gan_has_begun: bool) -> None:
-    """A resumed run keeps its options; only epochs may grow, those of a phase that no other has followed."""
-    for name, value in saved.items():
-        given = getattr(args, name)
-        may_grow = name == "gan_epochs" or (name == "pretrain_epochs" and not gan_has_begun)
-        if given != value and not (may_grow and given > value):
-            raise runtime.UsageError(f"--{name.replace('_', '-')} {given} contradicts the run to resume: {value}")
-
-
 @torch.no_grad()
 def save_results(out: Path, rows: list[dict], average: nn.Module, config: dict, photos: Tensor) -> None:
     """What people look at and use, made from what checkpoint.pt holds. Samples are gray, ours, truth."""
-    L, _ = encode(photos)
+    L = luminance(photos)
     tiles = torch.stack((decode(L, gray(L)), decode(L, average(L)), photos), dim=1)             # (B, 3, 3, S, S)
     picture = make_grid(tiles.flatten(0, 1), nrow=6, padding=4, pad_value=255)
-    photo.write_photo(photo.to_image(picture), out / "samples" / f"{rows[-1]['epoch']:03}_{rows[-1]['phase']}.png")
-    with runtime.whole_file(out / "log.jsonl") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-    about = config | {"epochs": rows[-1]["epoch"]}
-    runtime.save(out / "generator.pt", {"kind": "generator", "config": about, "weights": average.state_dict()})
+    photo.write_photo(to_pil_image(picture), out / "samples" / f"{rows[-1]['epoch']:03}_{rows[-1]['phase']}.png")
+    runtime.write(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    about = {"kind": "generator", "config": config | {"epochs": rows[-1]["epoch"]}}
+    runtime.save(out / "generator.pt", about | {"weights": average.state_dict()})
 
 
 def train(argv) -> int:
@@ -141,42 +138,34 @@ def train(argv) -> int:
     device = runtime.pick_device(args.device)
     out = args.out or Path("runs", Path(args.data).resolve().name)
     checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists() and not args.resume:
-        raise runtime.UserError(f"{out} holds a run already: --resume goes on with it, another --out begins a new one")
     saved = runtime.load_saved(checkpoint, "checkpoint") if checkpoint.exists() else None
-    if saved:
-        args = parse_options(argv, saved["config"])
-        check_resumed(args, saved["config"], gan_has_begun=saved["rows"][-1]["phase"] == "gan")
+    runtime.require(args.resume or not saved, f"{out} holds a run: --resume goes on with it, or name another --out")
+    args = parse_options(argv, saved)
     config = {name: value for name, value in vars(args).items() if name not in ("out", "resume", "device")}
     last = args.pretrain_epochs + args.gan_epochs
 
     images, skipped, identity = data.load_photos(args.data, args.size, args.limit)
-    if saved and saved["identity"] != identity:
-        raise runtime.UserError(f"{args.data} has changed since the run in {out} began: begin another --out")
-    train_indices, val_indices = data.split(len(images), args.val, args.seed)
-    (out / "samples").mkdir(parents=True, exist_ok=True)
-    for part in (*out.glob(".[0-9]*.part"), *out.glob("samples/.[0-9]*.part")):
+    runtime.require(not saved or saved["identity"] == identity, f"{args.data} has changed since: begin another --out")
+    val = sets.held_out(args.data, len(images)) if args.val is None else args.val
+    train_indices, val_indices = data.split(len(images), val, args.seed)
+    for part in (*out.glob(".pix2pix-*"), *out.glob("samples/.pix2pix-*")):
         part.unlink()                              # left by a run that was killed while it wrote
-    with runtime.whole_file(out / "skipped.txt") as file:
-        file.write("".join(f"{name}\t{reason}\n" for name, reason in skipped).encode(errors="backslashreplace"))
-    print(f"{len(train_indices)} photos to train on, {args.val} held out, {len(skipped)} left out ({out}/skipped.txt)")
+    runtime.write(out / "skipped.txt", "\n".join(map("\t".join, skipped)).encode(errors="backslashreplace"))
+    print(f"{len(train_indices)} photos to train on, {val} held out, {len(skipped)} left out ({out}/skipped.txt)")
 
     torch.manual_seed(args.seed)
     G, D = Generator(pretrained=not args.no_pretrained and not saved), Discriminator()
-    for net in (G, D):
-        net.bf16 = runtime.use_bf16(args.precision, device)
-        net.to(device, memory_format=torch.channels_last)
+    nn.ModuleList((G, D)).to(device, memory_format=torch.channels_last)
+    G.bf16 = D.bf16 = runtime.use_bf16(args.precision, device)
     average = copy.deepcopy(G).eval().requires_grad_(False)      # what is evaluated, shown and shipped
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
     parts = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}
-    samples = images[val_indices[:8]].to(device)
+    held_out = images, val_indices, args.batch_size, device
+    rows = saved["rows"] if saved else [{"phase": "gray", "epoch": 0} | evaluate(gray, *held_out)]
     if saved:
-        rows = saved["rows"]
         for name, part in parts.items():
             part.load_state_dict(saved[name])
-        save_results(out, rows, average, config, samples)
-    else:
-        rows = [{"phase": "gray", "epoch": 0, **evaluate(gray, images, val_indices, args.batch_size, device)}]
+        save_results(out, rows, average, config, images[val_indices[:8]].to(device))
 
     steps = max(1, len(train_indices) // args.batch_size)
     for epoch in range(len(rows), last + 1):
@@ -186,26 +175,23 @@ def train(argv) -> int:
         loader = runtime.progress(loader, steps, f"{phase} {epoch}/{last}", "photos", args.batch_size)
         for step, batch in enumerate(loader, 1):
             L, ab = encode(batch.to(device, non_blocking=device.type == "cuda"))
-            if phase == "pretrain":
-                losses = pretrain_step(G, opt_G, L, ab)
-            else:
-                losses = gan_step(G, D, opt_G, opt_D, L, ab, args.l1_weight)
+            losses = (pretrain_step(G, opt_G, L, ab) if phase == "pretrain" else
+                      gan_step(G, D, opt_G, opt_D, L, ab, args.l1_weight))
             update_average(average, G, (epoch - 1) * steps + step)
             totals = {name: totals.get(name, 0) + loss for name, loss in losses.items()}
         means = (torch.stack(list(totals.values())) / steps).tolist()    # the epoch's one wait for the device
         seconds = time.perf_counter() - start
-        row = {"phase": phase, "epoch": epoch, **evaluate(average, images, val_indices, args.batch_size, device)}
+        row = {"phase": phase, "epoch": epoch} | evaluate(average, *held_out)
         row |= dict(zip(totals, means)) | {"seconds": seconds, "pictures_per_second": steps * len(batch) / seconds}
-        if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
-            raise runtime.UserError(f"a loss is not finite in epoch {epoch}: try a smaller --lr")
+        finite = sum(means) + row["ab_error"] < float("inf")     # false for NaN too
+        runtime.require(finite, f"a loss is not finite in epoch {epoch}: try a smaller --lr")
         rows.append(row)
-        save_results(out, rows, average, config, samples)
+        save_results(out, rows, average, config, images[val_indices[:8]].to(device))
         state = {"kind": "checkpoint", "config": config, "identity": identity, "rows": rows}
         state |= {name: part.state_dict() for name, part in parts.items()}
-        runtime.save(checkpoint, state)                                             # last: it commits the epoch
+        runtime.save(checkpoint, state)                                            # last: it commits the epoch
         print(f"{phase} {epoch}/{last}:", REPORT.format(**row, gray=rows[0]["ab_error"]), flush=True)
-    print(f"all {last} epochs are done: samples in {out}/samples, the generator is {out}/generator.pt; now try\n"
-          f"    python infer.py PHOTO.jpg COLOURED.jpg --checkpoint {out}/generator.pt")
+    print(f"done: look at {out}/samples, and try python infer.py IN.jpg OUT.jpg --checkpoint {out}/generator.pt")
     return 0
 
 
@@ -214,4 +200,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,9 +1,8 @@
-"""sRGB <-> CIE Lab (D65) on tensors, and the scaling that the networks see: the only file that knows CIE units.
+"""sRGB <-> CIE Lab (D65) on tensors, the scaling that the networks see, and metrics: all that knows CIE units.
 
 sRGB is IEC 61966-2-1, Lab is CIE 15. All of it works pixel by pixel: on any device, on any strip of a photo.
 """
 import torch
-from torch import Tensor
 
 L_SCALE = 100.0                                    # CIE L in [0, 100]  -> [0, 1]
 AB_SCALE = 128.0                                   # CIE a, b in [-108, 99] over all of sRGB -> inside [-1, 1]
@@ -16,14 +15,14 @@ WHITE = (0.95047, 1.0, 1.08883)                    # XYZ of D65
 DELTA = 6 / 29                                     # below it, CIE's cube root is continued by a straight line
 
 
-def rgb_to_lab(rgb: Tensor) -> Tensor:
+def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
     """sRGB (B, 3, H, W) in [0, 1] -> CIE Lab (B, 3, H, W), L in [0, 100]."""
     linear = _to_linear(rgb).unbind(dim=1)
     x, y, z = (_lab_curve(channel / white) for channel, white in zip(_mix(RGB_TO_XYZ, linear), WHITE))
     return torch.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)), dim=1)
 
 
-def lab_to_rgb(lab: Tensor) -> Tensor:
+def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
     """CIE Lab (B, 3, H, W) -> sRGB (B, 3, H, W) in [0, 1] of the same luminance.
 
     A colour outside the sRGB gamut moves straight towards the gray of its luminance Y until it is inside. In linear RGB
@@ -36,20 +35,45 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     gray = xyz[1].clamp(0, 1).unsqueeze(1)
     above = linear.amax(dim=1, keepdim=True) - gray                     # how far the strongest channel leads,
     below = gray - linear.amin(dim=1, keepdim=True)                     # and the weakest lags
-    keep = torch.minimum(_ratio(1 - gray, above), _ratio(gray, below))              # 1 inside the gamut
-    return _to_srgb((gray + keep * (linear - gray)).clamp(0, 1))
+    room = torch.minimum((1 - gray) / above.clamp(min=1e-6), gray / below.clamp(min=1e-6))
+    return _to_srgb((gray + room.clamp(max=1) * (linear - gray)).clamp(0, 1))       # 1 inside the gamut
 
 
-def encode(rgb_u8: Tensor) -> tuple[Tensor, Tensor]:
+def encode(rgb_u8: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """uint8 sRGB (B, 3, H, W) -> what the networks see: L (B, 1, H, W) in [0, 1] and ab (B, 2, H, W) in [-1, 1]."""
     lab = rgb_to_lab(rgb_u8.float() / 255)
     return lab[:, :1] / L_SCALE, lab[:, 1:] / AB_SCALE
 
 
-def decode(L: Tensor, ab: Tensor) -> Tensor:
+def luminance(rgb_u8: torch.Tensor) -> torch.Tensor:
+    """uint8 sRGB (B, 3, H, W) -> L (B, 1, H, W) in [0, 1] as `encode` gives it, in a third of the time."""
+    (y,) = _mix(RGB_TO_XYZ[1:2], _to_linear(rgb_u8.float() / 255).unbind(dim=1))
+    return (116 * _lab_curve(y) - 16).unsqueeze(1) / L_SCALE
+
+
+def decode(L: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:
     """L (B, 1, H, W) in [0, 1] and ab (B, 2, H, W) in [-1, 1] -> uint8 sRGB (B, 3, H, W): the inverse of `encode`."""
     rgb = lab_to_rgb(torch.cat((L * L_SCALE, ab * AB_SCALE), dim=1))
     return (rgb * 255).round().to(torch.uint8)
+
+
+def ab_error(ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Mean absolute error over a and b in CIE units, a number a photo, (B,); both (B, 2, H, W) as of `encode`."""
+    return AB_SCALE * (ab - truth).abs().mean(dim=(1, 2, 3))
+
+
+def psnr(rgb_u8: torch.Tensor, truth_u8: torch.Tensor) -> torch.Tensor:
+    """Peak signal-to-noise ratio of uint8 RGB (B, 3, H, W) in dB, (B,); equal pictures get 120."""
+    mean_square = (rgb_u8.float() - truth_u8.float()).div(255).square().mean(dim=(1, 2, 3))
+    return -10 * torch.log10(mean_square.clamp(min=1e-12))
+
+
+def colorfulness(rgb_u8: torch.Tensor) -> torch.Tensor:
+    """Hasler and Suesstrunk 2003, on 0..255, with the absolute opponents of published tables, (B,). Gray is 0."""
+    r, g, b = rgb_u8.float().unbind(dim=1)
+    rg, yb = (r - g).abs().flatten(1), ((r + g) / 2 - b).abs().flatten(1)
+    deviation = (rg.var(dim=1, correction=0) + yb.var(dim=1, correction=0)).sqrt()
+    return deviation + 0.3 * (rg.mean(dim=1).square() + yb.mean(dim=1).square()).sqrt()
 
 
 def _mix(matrix, channels):
@@ -57,23 +81,20 @@ def _mix(matrix, channels):
     return [row[0] * channels[0] + row[1] * channels[1] + row[2] * channels[2] for row in matrix]
 
 
+# Each curve is a straight line up to a knee and a power above it, and here their sum: what is clamped adds nothing. The
+# usual torch.where costs more than all the rest, and its gradient at black is infinity times zero.
+
 def _to_linear(srgb):
-    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
+    return (srgb.clamp(max=0.04045) - 0.04045) / 12.92 + ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4
 
 
 def _to_srgb(linear):
-    return torch.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055)
+    return 12.92 * (linear.clamp(max=0.0031308) - 0.0031308) + 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
 
 
 def _lab_curve(t):
-    # The clamp keeps the gradient of the branch that is not taken finite: at black it would be infinity times zero.
-    return torch.where(t > DELTA**3, t.clamp(min=DELTA**3) ** (1 / 3), t / (3 * DELTA**2) + 4 / 29)
+    return (t.clamp(max=DELTA**3) - DELTA**3) / (3 * DELTA**2) + t.clamp(min=DELTA**3) ** (1 / 3)
 
 
 def _lab_curve_inverse(t):
-    return torch.where(t > DELTA, t**3, 3 * DELTA**2 * (t - 4 / 29))
-
-
-def _ratio(room, needed):
-    """min(1, room / needed) without a division by zero; both are >= 0 up to rounding."""
-    return room / torch.maximum(needed, room).clamp(min=1e-6)
+    return 3 * DELTA**2 * (t.clamp(max=DELTA) - DELTA) + t.clamp(min=DELTA) ** 3

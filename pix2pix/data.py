@@ -4,54 +4,53 @@ The whole set is one memory-mapped file of pixels, made once: no loader, no work
 """
 import hashlib
 import json
-import math
-import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from pix2pix import demo, metrics, photo, runtime
+from pix2pix import color, demo, photo, sets
+from pix2pix.runtime import UserError, progress, require, whole_file, write
 
-CACHE = Path("data/cache")
-GRAY = 10                                          # a colorfulness below this teaches nothing (as in the reference)
+GRAY, JUDGED = 10, 256                             # less colorful at that size teaches nothing (as in the reference)
 
 
-def load_photos(source: str, size: int, limit: int | None = None) -> tuple[Tensor, list, str]:
-    """All usable photos of a folder, or of the set "demo", squashed to size x size pixels.
+def load_photos(source: str, size: int, limit: int | None = None) -> tuple[torch.Tensor, list, str]:
+    """All usable photos of a folder, or of the set "groups", "coco" or "demo", squashed to size x size pixels.
 
     Returns images, uint8 (N, 3, size, size), mapped from a cache file that is made on first use; skipped, a list of
-    [name, reason]; and identity, a digest of the pixels. Left out are unreadable files, photos with a colorfulness
-    under 10 and exact duplicates. `limit` takes only the first so many. Raises UserError where there is no such set, or
-    no usable photo in it.
+    [name, reason]; and identity, a digest of the pixels. Left out are photos that cannot be had or read, those with a
+    colorfulness under 10 at 256 pixels, and exact duplicates. `limit` takes only the first so many, and fetches and
+    reads no more than these need. Raises UserError where there is no such set, or no usable photo in it.
     """
-    names, stamps, read = _list(source)
-    code = [Path(module.__file__).read_text() for module in (demo, metrics, photo, sys.modules[__name__])]
-    key = hashlib.sha256(json.dumps([stamps, size, limit, code, photo.Image.__version__]).encode()).hexdigest()[:24]
-    pixels, index = CACHE / f"{key}.u8", CACHE / f"{key}.json"
+    names, read, most, label = _list(source)
+    limit = min(limit or most, most)
+    code = [Path(file).read_text() for file in (__file__, color.__file__, demo.__file__, photo.__file__)]
+    key = hashlib.sha256(json.dumps([names, size, limit, code, photo.Image.__version__]).encode()).hexdigest()[:24]
+    pixels, index = Path(f"data/cache/{key}.u8"), Path(f"data/cache/{key}.json")
     if not (index.exists() and pixels.exists()):
-        _prepare(names, read, size, limit, pixels, index)
-    facts = json.loads(index.read_text())
-    if not facts["count"]:
-        raise runtime.UserError(f"{source} has no photo that can be used of {len(names)}: {dict(facts['skipped'][:1])}")
-    shape = facts["count"], 3, size, size
-    if pixels.stat().st_size != math.prod(shape):  # mapped, a short file would be a crash and not an error
-        raise runtime.UserError(f"{pixels} is damaged: delete it, it will be made again")
-    images = torch.from_file(str(pixels), size=math.prod(shape), dtype=torch.uint8).view(shape)
-    return images, facts["skipped"], facts["identity"]
+        kept, skipped = {}, []                     # digest -> name, in order; (name, reason)
+        with whole_file(pixels) as file:
+            for data in progress(_usable(iter(names), read, size, limit, kept, skipped), limit, label, "photos"):
+                file.write(data)
+        write(index, json.dumps([len(kept), skipped, hashlib.sha256(b"".join(kept)).hexdigest()]).encode())  # now valid
+    count, skipped, identity = json.loads(index.read_text())
+    require(count, f"{source} has no photo that can be used of {len(names)}: {dict(skipped[:1])}")
+    require(pixels.stat().st_size == count * 3 * size**2, f"{pixels} is damaged: delete it, it will be made again")
+    images = torch.from_file(str(pixels), size=count * 3 * size**2, dtype=torch.uint8)
+    return images.view(count, 3, size, size), skipped, identity
 
 
-def split(n: int, val: int, seed: int) -> tuple[Tensor, Tensor]:
+def split(n: int, val: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices of the photos to train on and of `val` held-out ones: disjoint, the same for the same arguments."""
-    if not 1 <= val <= n // 5:
-        raise runtime.UserError(f"--val {val} does not fit {n} photos: hold out 1 or more, at most a fifth, {n // 5}")
+    require(1 <= val <= n // 5, f"--val {val} does not fit {n} photos: hold out 1 or more, at most a fifth, {n // 5}")
     order = torch.randperm(n, generator=_generator((seed, 0)))
     return order[val:].sort().values, order[:val].sort().values
 
 
-def batches(images: Tensor, indices: Tensor, batch_size: int, seed=None, rank: int = 0, world: int = 1):
+def batches(images: torch.Tensor, indices: torch.Tensor, batch_size: int, seed=None, rank: int = 0, world: int = 1):
     """Yield uint8 batches (B, 3, S, S) of images[indices], this rank's part of them.
 
     With a seed, a number or several such as (seed, epoch): shuffled, mirrored at random, a last short batch dropped,
@@ -76,49 +75,41 @@ def _generator(seed) -> torch.Generator:
 
 
 def _list(source):
-    """Names in sorted order, what tells that one of them changed, and the function that reads one."""
+    """Photos in the order of their use, with what tells that one changed; how to read one; the most to use; a label."""
     folder = Path(source)
+    if source in sets.ADDRESS and not folder.is_dir():
+        folder = Path("data", source)
+        listing = folder / "listing.json"          # photos without it are a person's own copy, used as it is
+        if listing.exists() or not photo.find_photos(folder)[0]:
+            download = sets.Download(source, folder, listing)
+            return dict.fromkeys(download.names), download.read, sets.MOST[source], download
     if folder.is_dir():
-        paths = [path for path in photo.find_photos(folder)[0] if path.exists()]
-        names = [path.relative_to(folder).as_posix() for path in paths]
-        stamps = [(name, path.stat().st_size, path.stat().st_mtime_ns) for name, path in zip(names, paths)]
-        return names, stamps, lambda name: photo.read_photo(folder / name)
+        paths = {path.relative_to(folder).as_posix(): path for path in photo.find_photos(folder)[0] if path.exists()}
+        stamps = {name: (path.stat().st_size, path.stat().st_mtime_ns) for name, path in paths.items()}
+        return stamps, lambda name: photo.read_photo(paths[name]), len(paths), "preparing"
     if source == "demo":
-        return [f"{index:03}" for index in range(demo.COUNT)], "demo", lambda name: demo.scene(int(name))
-    raise runtime.UserError(f"--data {source}: no such folder, and no set of that name")
+        return dict.fromkeys(map(str, range(demo.COUNT))), lambda name: demo.scene(int(name)), demo.COUNT, "drawing"
+    raise UserError(f"--data {source}: no such folder, and no set of that name")
 
 
-def _prepare(names, read, size, limit, pixels, index):
-    """Write the pixels, then the index that makes them valid: an interruption in between leaves nothing that counts."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    kept, skipped = {}, []                         # digest -> name, in order; (name, reason)
-    with runtime.whole_file(pixels) as file:
-        for name, data, reason in runtime.progress(_read_all(names, read, size), len(names), "preparing", "photos"):
-            digest = hashlib.sha256(data or b"").digest()
-            if reason or digest in kept:
-                skipped.append((name, reason or f"the same picture as {kept[digest]}"))
-                continue
-            kept[digest] = name
-            file.write(data)
-            if len(kept) == limit:
-                break
-    identity = hashlib.sha256(b"".join(kept)).hexdigest()
-    with runtime.whole_file(index) as file:
-        file.write(json.dumps({"count": len(kept), "skipped": skipped, "identity": identity}).encode())
-
-
-def _read_all(names, read, size):
-    """Yield (name, pixels, None) or (name, None, reason), in order, decoded in parallel with few in memory at once."""
+def _usable(names, read, size, limit, kept, skipped):
+    """Yield the pixels of the first `limit` usable photos, read in parallel, few in memory at once, none in vain."""
 
     def read_one(name):
         try:
-            rgb = photo.shrink(read(name), size)
+            picture = read(name)
+            judged = color.colorfulness(photo.shrink(picture, JUDGED)[None])
+            require(judged >= GRAY, "gray, or nearly", photo.PhotoError)
+            return photo.shrink(picture, size).contiguous().numpy().tobytes(), None
         except photo.PhotoError as error:
-            return name, None, str(error)
-        if metrics.colorfulness(rgb[None]) < GRAY:
-            return name, None, "gray, or nearly"
-        return name, rgb.contiguous().numpy().tobytes(), None
+            return None, str(error)
 
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(names), 64):
-            yield from pool.map(read_one, names[start : start + 64])
+        while part := list(islice(names, min(64, limit - len(kept)))):
+            for name, (data, reason) in zip(part, pool.map(read_one, part)):
+                digest = hashlib.sha256(data or b"").digest()
+                if reason or digest in kept:
+                    skipped.append((name, reason or f"the same picture as {kept[digest]}"))
+                else:
+                    kept[digest] = name
+                    yield data

@@ -12,7 +12,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Generator(nn.Module):
     """U-Net whose encoder is torchvision's ResNet18: L (B, 1, H, W) in [0, 1] -> ab (B, 2, H, W) in [-1, 1], float32.
 
-    H and W are multiples of 32, else ValueError. `pretrained` starts the encoder from ImageNet and raises UserError
+    H and W are multiples of 32. `pretrained` starts the encoder from ImageNet and raises UserError
     where those weights cannot be had. 15.7 GFLOP (2 per multiply-add) a picture at 256x256.
     """
 
@@ -39,8 +39,6 @@ class Generator(nn.Module):
         return [relu1, layer1, layer2, layer3, layer4]
 
     def forward(self, L: Tensor) -> Tensor:
-        if L.shape[-2] % 32 or L.shape[-1] % 32:
-            raise ValueError(f"height and width must be multiples of 32, not {L.shape[-2]}x{L.shape[-1]}")
         with torch.autocast(L.device.type, torch.bfloat16, enabled=self.bf16):
             *skips, x = [L, *self.encode(L)]
             for up, skip in zip(self.decoder, reversed(skips)):

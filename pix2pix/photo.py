@@ -1,23 +1,22 @@
 """One photo file in, one photo file out: every format, orientation and profile; whole files only."""
 import io
-import math
 import sys
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
-from pix2pix.runtime import UserError, whole_file
+from pix2pix.runtime import UserError, require, whole_file
 
 # Named, so that a file can never start one of Pillow's stranger readers (PostScript runs a program).
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"}
 WEBP = {"format": "WEBP", "lossless": True}
-PNG, TIFF, BMP = {"format": "PNG"}, {"format": "TIFF"}, {"format": "BMP"}
+PNG, TIFF, BMP = {"format": "PNG"}, {"format": "TIFF", "exif": b""}, {"format": "BMP"}     # TIFF cannot hold all EXIF
 WRITABLE = {".jpg": JPEG, ".jpeg": JPEG, ".png": PNG, ".webp": WEBP, ".tif": TIFF, ".tiff": TIFF, ".bmp": BMP}
-LONGEST_EXIF = {"JPEG": 65533, "PNG": math.inf, "WEBP": math.inf, "TIFF": 0, "BMP": 0}                   # bytes
+LONGEST_EXIF = 65533                               # bytes that fit into a JPEG
 
 
 class PhotoError(UserError):
@@ -35,17 +34,14 @@ def find_photos(folder: Path, leave_out: Path | None = None) -> tuple[list[Path]
 def read_photo(path: Path) -> Image.Image:
     """The photo as upright 8-bit sRGB, mode "RGB"; its .info carries exif (bytes) and dpi where the file has them.
 
-    16-bit pictures are divided by 257; float pictures are taken as [0, 1] where they lie in it, else stretched.
+    16-bit pictures are divided by 257; float pictures are taken as [0, 1], a wider range is squeezed into that.
     Transparency lies on white. Of several pages or frames the first is taken. The rest raises PhotoError, in one line.
     """
-    if not Path(path).is_file():                                              # a pipe would wait for ever
-        raise PhotoError(f"{path}: no such file")
+    require(Path(path).is_file(), f"{path}: no such file", PhotoError)        # a pipe would wait for ever
     try:
         with Image.open(path, formats=READABLE) as image:
             image.load()
             return _upright_srgb(image, path)
-    except UnidentifiedImageError as error:
-        raise PhotoError(f"{path}: not a picture in a format that can be read ({', '.join(READABLE)})") from error
     except Exception as error:                                  # damaged files raise nearly anything in Pillow
         raise PhotoError(f"{path}: {str(error).strip() or type(error).__name__}") from error
 
@@ -55,30 +51,16 @@ def write_photo(image: Image.Image, path: Path, like: Image.Image | None = None)
 
     JPEG at quality 95 without chroma subsampling, the others lossless. Raises PhotoError.
     """
-    options = WRITABLE[path.suffix.lower()] | (like.info if like is not None else {})
-    if len(options.get("exif", b"")) > LONGEST_EXIF[options["format"]]:
-        print(f"warning: {path}: EXIF left out, it does not fit into this format", file=sys.stderr)
-        del options["exif"]
     try:
         with whole_file(path) as file:
-            image.save(file, **options)
+            image.save(file, **(like.info if like is not None else {}) | WRITABLE[path.suffix.lower()])
     except Exception as error:                                  # a full disk, a side too long for the format
         raise PhotoError(f"{path}: cannot be written: {error}") from error
 
 
 def shrink(photo: Image.Image, size: int) -> Tensor:
     """The whole photo squashed to a square, antialiased: uint8 (3, size, size), as in training so in use."""
-    return to_tensor(photo.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3))
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    """An "RGB" picture -> uint8 (3, H, W)."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def to_image(rgb_u8: Tensor) -> Image.Image:
-    """uint8 (3, H, W) on any device -> an "RGB" picture."""
-    return Image.fromarray(rgb_u8.permute(1, 2, 0).cpu().contiguous().numpy())
+    return pil_to_tensor(photo.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3))
 
 
 def _upright_srgb(image, path):
@@ -86,10 +68,11 @@ def _upright_srgb(image, path):
     try:
         ImageOps.exif_transpose(image, in_place=True)
         exif = image.getexif().tobytes() if has_exif else b""                 # written anew, which drops the thumbnail
+        require(len(exif) <= LONGEST_EXIF, "too long")
     except Exception:
         exif = b""
-        print(f"warning: {path}: its EXIF is damaged and left out", file=sys.stderr)
-    dpi = tuple(float(value) for value in image.info.get("dpi", ()))
+        print(f"warning: {path}: its EXIF is damaged or too long, and left out", file=sys.stderr)
+    dpi = tuple(float(value) for value in image.info.get("dpi", ()) if 0 < value < 65535)
     if image.mode.startswith(("I", "F")):
         image = _to_8_bits(image)
     mode = "L" if image.mode in ("1", "L", "LA") else "CMYK" if image.mode == "CMYK" else "RGB"
@@ -103,16 +86,12 @@ def _upright_srgb(image, path):
         except (ImageCms.PyCMSError, OSError) as error:
             print(f"warning: {path}: its colour profile is ignored: {error}", file=sys.stderr)
     photo = flat.convert("RGB")
-    photo.info = {"exif": exif} if exif else {}
-    if len(dpi) == 2 and all(0 < value < 65535 for value in dpi):
-        photo.info["dpi"] = dpi
+    photo.info = {"exif": exif} | ({"dpi": dpi} if len(dpi) == 2 else {})
     return photo
 
 
 def _to_8_bits(image):
     """Pillow's own conversion would clip these modes at 255."""
     values = np.nan_to_num(np.array(image, dtype=np.float32), nan=0, posinf=0, neginf=0)
-    low, high = 0.0, 1.0 if image.mode == "F" else 65535.0
-    if values.min() < low or values.max() > high:
-        low, high = values.min(), values.max()
-    return Image.fromarray(((values - low) * (255 / (high - low or 1))).round().astype(np.uint8))
+    low, high = min(values.min(), 0), max(values.max(), 1 if image.mode == "F" else 65535)
+    return Image.fromarray(((values - low) * (255 / (high - low))).round().astype(np.uint8))

@@ -7,10 +7,10 @@ import os
 import sys
 import time
 import warnings
-from datetime import timedelta
 from pathlib import Path
 
 import torch
+
 
 
 class UserError(Exception):
@@ -21,6 +21,12 @@ class UserError(Exception):
 
 class UsageError(UserError):
     exit_code = 2
+
+
+def require(fact, message: str, error: type = UserError) -> None:
+    """Raise error(message) unless the fact is one."""
+    if not fact:
+        raise error(message)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -73,8 +79,12 @@ def use_bf16(precision: str, device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def whole_file(path: Path):
-    """Open `path` for writing bytes; it appears under its name when all of it is on the disk, or not at all."""
-    part = path.with_name(f".{os.getpid()}.part")                # short: a name may be as long as the disk allows
+    """Open `path` for writing bytes; it appears under its name when all of it is on the disk, or not at all.
+
+    The folders that lead to it are made.
+    """
+    part = path.with_name(f".pix2pix-{os.urandom(8).hex()}")        # short: a name may be as long as the disk allows
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(part, "wb") as file:
             yield file
@@ -85,38 +95,47 @@ def whole_file(path: Path):
         part.unlink(missing_ok=True)
 
 
-def save(path: Path, contents: dict) -> None:
+def write(path: Path, content: bytes, check=lambda part: None) -> None:
+    """A whole file, if check(the file before it has its name) raises nothing."""
+    with whole_file(path) as file:
+        file.write(content)
+        file.flush()
+        check(file.name)
+
+
+def save(path: Path, content: dict) -> None:
     """torch.save to a whole file; in memory first, because torch hides why a write failed."""
     buffer = io.BytesIO()
-    torch.save(contents, buffer)
-    with whole_file(path) as file:
-        file.write(buffer.getbuffer())
+    torch.save(content, buffer)
+    write(path, buffer.getbuffer())
 
 
 def load_saved(path: Path, kind: str) -> dict:
     """The dict that train.py saved at `path`, on the CPU; UserError unless it is a whole one of this kind."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
+        require(isinstance(saved, dict) and saved["kind"] == kind, "another kind of file")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror} (train.py makes such a file)") from error
-    except Exception:                                # a web page, a cut file, another program's: no end of types
-        saved = None
-    if not isinstance(saved, dict) or saved.get("kind") != kind:
-        raise UserError(f"{path} is not a {kind} that train.py wrote, or not the whole of one")
+    except Exception as error:                       # a web page, a cut file, another program's: no end of types
+        raise UserError(f"{path} is not a {kind} that train.py wrote, or not the whole of one") from error
     return saved
 
 
 def progress(items, total: int, label: str, unit: str, size: int = 1):
-    """Yield the `total` items, each worth `size` units; on a terminal, keep a line with the rate and the time left."""
+    """Yield the `total` items, each worth `size` units; on a terminal, keep a line with the rate and the time left.
+
+    The label is printed anew each time.
+    """
     start = shown = time.monotonic()
     try:
         for count, item in enumerate(items, 1):
             yield item
-            if sys.stderr.isatty() and time.monotonic() - shown > 0.2:
-                shown = time.monotonic()
-                done, rate = count * size, count * size / (shown - start)
-                left = timedelta(seconds=round((total * size - done) / rate))
-                line = f"{label}: {done}/{total * size} {unit}, {rate:.1f} a second, {left} left"
+            now = time.monotonic()
+            if sys.stderr.isatty() and now - shown > 0.2:
+                shown, rate = now, count / (now - start)
+                left = time.strftime("%H:%M:%S", time.gmtime((total - count) / rate))
+                line = f"{label}: {count * size}/{total * size} {unit}, {rate * size:.1f} a second, {left} left"
                 print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
     finally:
         print("\r\033[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)

@@ -50,7 +50,7 @@ def test_networks_see_values_within_one():
     corners = torch.cartesian_prod(*[torch.tensor([0, 255])] * 3)
     L, ab = encode(picture(corners, torch.uint8))
     assert L.shape[1] == 1 and ab.shape[1] == 2
-    assert L.min() == 0 and L.max() == pytest.approx(1, abs=1e-6)
+    assert L.min() == pytest.approx(0, abs=1e-6) and L.max() == pytest.approx(1, abs=1e-6)
     assert ab.abs().max() < 1
 
 

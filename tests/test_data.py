@@ -41,7 +41,7 @@ def test_gray_unreadable_and_duplicate_photos_are_left_out_with_a_reason(work):
     assert (
         "a0.png" in reasons["b_copy.png"]
         and "gray" in reasons["c_gray.png"]
-        and "not a picture" in reasons["d_text.jpg"]
+        and "cannot identify image file" in reasons["d_text.jpg"]
     )
 
 
@@ -133,7 +133,7 @@ def test_missing_and_empty_folders_are_clear_errors(work):
     for source, words in (
         ("nowhere", "no such folder"),
         ("empty", "can be used of 0"),
-        ("broken", "can be used of 1.*not a picture"),
+        ("broken", "can be used of 1.*cannot identify"),
     ):
         with pytest.raises(UserError, match=words):
             load_photos(source, 32)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 import infer
 from pix2pix.color import encode
-from pix2pix.photo import read_photo, to_tensor
+from pix2pix.photo import read_photo
 from tests.conftest import noise, script
 
 
@@ -37,7 +38,7 @@ def run(generator, *args):
 
 def L_of(image):
     """L * 2.55, in levels"""
-    return encode(to_tensor(image)[None])[0][0, 0] * 255
+    return encode(pil_to_tensor(image)[None])[0][0, 0] * 255
 
 
 @pytest.mark.parametrize("size", [(61, 47), (300, 200), (1, 1), (3, 700), (700, 3), (64, 64)])
@@ -47,7 +48,7 @@ def test_a_coloured_photo_has_its_own_size_and_luminance(work, generator, size):
     before, after = read_photo("in.png"), read_photo("out.png")
     assert after.size == size
     assert (L_of(before) - L_of(after)).abs().max() < 1
-    _, ab = encode(to_tensor(after)[None])
+    _, ab = encode(pil_to_tensor(after)[None])
     assert ab.abs().mean() * 128 > 3
 
 
@@ -161,22 +162,10 @@ def test_a_second_run_goes_on_with_what_is_missing(album, work, generator, capsy
     assert read_photo(work / "out/c.gif.png").size == (40, 40)
 
 
-def test_no_two_inputs_share_an_output(album, work, generator):
+def test_two_inputs_that_would_share_an_output_are_refused_before_any_work(album, work, generator, capsys):
     Image.fromarray(noise(30, 30, seed=1)).save(album / "c.gif.png")
-    Image.fromarray(noise(31, 30, seed=2)).save(album / "A.jpg")
-    assert run(generator, album, "out") == 0
-    assert sorted(contents(work / "out")) == [
-        "A.jpg",
-        "a.jpg.png",
-        "c.gif.png",
-        "c.gif.png.png",
-        "folder.jpg/b.PNG",
-        "семья – été 家族 (1).tif",
-    ]
-    assert read_photo(work / "out/c.gif.png").size == (30, 30) and read_photo(work / "out/c.gif.png.png").size == (
-        40,
-        40,
-    )
+    assert run(generator, album, "out") == 1
+    assert "have one output" in capsys.readouterr().err and not (work / "out").exists()
 
 
 def test_an_output_folder_inside_the_input_folder_is_never_read(album, generator, capsys):
@@ -226,10 +215,10 @@ def test_a_folder_run_never_writes_an_input_either(album, work, generator, capsy
         (["in.png", "there.png"], 1, "there.png exists already: --overwrite replaces it"),
         (["in.png", "out.heic"], 2, "these can be written: .jpg .jpeg .png .webp .tif .tiff .bmp"),
         (["in.png", "out"], 2, "these can be written"),
-        (["missing.png", "out.png"], 1, "No such file or directory: 'missing.png'"),
+        (["missing.png", "out.png"], 1, "missing.png: no such file"),
         (["in.png", "folder"], 2, "these can be written"),
         (["folder", "there.png"], 1, "there.png"),
-        (["text.jpg", "out.png"], 1, "text.jpg: not a picture"),
+        (["text.jpg", "out.png"], 1, "text.jpg: cannot identify image file"),
         (["in.png", "out.png", "--size", "100"], 2, "--size 100 is not a multiple of 32"),
         (["in.png", "out.png", "--checkpoint", "missing.pt"], 1, "missing.pt: No such file"),
         (["in.png", "out.png", "--checkpoint", "text.jpg"], 1, "text.jpg is not a generator"),
@@ -254,7 +243,7 @@ def test_from_the_shell_there_is_never_a_traceback(work, generator):
     result = script("infer.py", "text.jpg", "out.png", "--checkpoint", generator, cwd=work)
     assert (
         result.returncode == 1
-        and result.stderr.startswith("error: text.jpg: not a picture")
+        and result.stderr.startswith("error: text.jpg: cannot identify image file")
         and result.stderr.count("\n") == 1
     )
     assert script("infer.py", "--help", cwd=work).stdout.startswith("usage: infer.py")

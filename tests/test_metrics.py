@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pix2pix.metrics import ab_error, colorfulness, psnr
+from pix2pix.color import ab_error, colorfulness, psnr
 
 
 def test_ab_error_is_in_cie_units():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from pix2pix.photo import PhotoError, find_photos, read_photo, shrink, to_image, to_tensor, write_photo
+from pix2pix.photo import PhotoError, find_photos, read_photo, shrink, write_photo
 from tests.conftest import noise
 
 RGB = noise(61, 47)
@@ -261,12 +261,12 @@ def jpeg_bytes():
 @pytest.mark.parametrize(
     "name, content, words",
     [
-        ("empty.jpg", b"", "not a picture"),
-        ("text.jpg", b"just some text", "not a picture"),
-        ("page.jpg", b"<!DOCTYPE html><html></html>", "not a picture"),
-        ("._mac.jpg", b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", "not a picture"),
-        ("heic.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "heic.heic: not a picture"),
-        ("script.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture"),
+        ("empty.jpg", b"", "cannot identify image file"),
+        ("text.jpg", b"just some text", "cannot identify image file"),
+        ("page.jpg", b"<!DOCTYPE html><html></html>", "cannot identify image file"),
+        ("._mac.jpg", b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", "cannot identify image file"),
+        ("heic.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "heic.heic: cannot identify"),
+        ("script.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "cannot identify image file"),
         ("cut.jpg", jpeg_bytes()[:2000], "truncated"),
         ("bomb.png", png_bomb(), "decompression bomb"),
     ],
@@ -323,15 +323,14 @@ def test_exif_is_kept_with_its_orientation_reset_and_its_thumbnail_dropped(tmp_p
     assert Image.open(out).size == photo.size == (47, 61)
 
 
-def test_exif_that_does_not_fit_is_left_out_with_a_warning(tmp_path, capsys):
+def test_exif_too_long_for_a_jpeg_is_left_out_with_a_warning(tmp_path, capsys):
     exif = Image.Exif()
     exif[0x010E] = "x" * 70000
     Image.fromarray(RGB).save(tmp_path / "in.png", exif=exif)
     photo = read_photo(tmp_path / "in.png")
+    assert "too long, and left out" in capsys.readouterr().err
     write_photo(photo, tmp_path / "out.jpg", like=photo)
-    assert "EXIF left out" in capsys.readouterr().err and not Image.open(tmp_path / "out.jpg").getexif()
-    write_photo(photo, tmp_path / "out.png", like=photo)
-    assert len(Image.open(tmp_path / "out.png").getexif()[0x010E]) == 70000
+    assert not Image.open(tmp_path / "out.jpg").getexif()
 
 
 def test_damaged_exif_does_not_cost_the_photo(tmp_path):
@@ -406,7 +405,3 @@ def test_find_photos_counts_the_others_and_leaves_the_output_folder_alone(tmp_pa
         "b.JPG",
     ]
     assert others == 3
-
-
-def test_tensors_and_images_are_inverses():
-    assert np.array_equal(np.asarray(to_image(to_tensor(Image.fromarray(RGB)))), RGB)

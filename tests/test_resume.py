@@ -120,7 +120,7 @@ def test_without_resume_a_run_is_never_overwritten(work, scenes, uninterrupted, 
 def test_a_finished_run_says_so(work, scenes, uninterrupted, capsys):
     shutil.copytree(uninterrupted, "out")
     assert run(scenes, "--resume") == 0
-    assert "all 4 epochs are done" in capsys.readouterr().out
+    assert "done: look at out/samples" in capsys.readouterr().out
     assert_equal(checkpoint(), checkpoint(uninterrupted))
 
 
@@ -144,7 +144,7 @@ def test_an_option_that_contradicts_the_run_is_an_error_that_names_both_values(
     shutil.copytree(uninterrupted, "out")
     assert run(scenes, "--resume", option, value) == 2
     error = capsys.readouterr().err
-    assert error == f"error: {option} {value} contradicts the run to resume: {saved}\n"
+    assert error == f"error: {option} {value} contradicts the run to resume: {saved} (see train.py --help)\n"
 
 
 def test_the_saved_options_win_over_defaults(work, scenes, uninterrupted):
@@ -175,7 +175,7 @@ def test_results_that_disagree_are_made_again_from_the_checkpoint(work, scenes, 
     (work / "out/log.jsonl").write_text('{"phase": "gray", "epo')
     (work / "out/generator.pt").write_bytes(b"")
     (work / "out/samples/004_gan.png").unlink()
-    (work / "out/.123.part").write_bytes(b"half")
+    (work / "out/.pix2pix-0123").write_bytes(b"half")
     assert run(scenes, "--resume") == 0
     assert figures(read_log("out")) == figures(read_log(uninterrupted))
     assert_equal(

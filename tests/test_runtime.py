@@ -13,7 +13,7 @@ def test_the_progress_line_tells_rate_and_time_left_and_leaves_nothing_behind(ca
     monkeypatch.setattr(runtime.time, "monotonic", lambda: next(clock))
     assert list(runtime.progress("abc", 3, "epoch 1/2", "photos", size=16)) == list("abc")
     *lines, last = capsys.readouterr().err.split("\r")
-    assert lines[1] == "epoch 1/2: 16/48 photos, 8.0 a second, 0:00:04 left\033[K" and last == "\033[K"
+    assert lines[1] == "epoch 1/2: 16/48 photos, 16.0 a second, 00:00:02 left\033[K" and last == "\033[K"
 
 
 def test_the_progress_line_is_cleared_when_its_loop_is_left(capsys, monkeypatch):

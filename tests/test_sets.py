@@ -1,0 +1,274 @@
+"""Known sets by name, fetched from a server that has the real layouts and fails in the ways that servers do."""
+
+import io
+import json
+import threading
+import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import torch
+from PIL import Image
+
+import train
+from pix2pix import demo, sets
+from pix2pix.data import load_photos
+from pix2pix.photo import read_photo, shrink
+from pix2pix.runtime import UserError
+from tests.conftest import TINY, noise
+
+
+def jpeg(index, gray=False):
+    buffer = io.BytesIO()
+    picture = Image.fromarray(noise(60, 50, channels=1, seed=index)) if gray else demo.scene(index).resize((64, 48))
+    picture.save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+class Server:
+    """Files by path; `troubles` lists for a path what goes wrong at its first requests, "..." for ever."""
+
+    def __init__(self):
+        self.files, self.troubles, self.requests, self.ranges, outer = {}, {}, [], True, self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.answer(self, unquote(self.path))
+
+            def log_message(self, *args):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.http.handle_error = lambda *args: None  # a client that hangs up on a slow answer
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.http.server_port}/"
+
+    def stop(self):
+        self.http.shutdown()
+        self.http.server_close()
+
+    def answer(self, handler, path):
+        self.requests.append(path)
+        left = self.troubles.get(path, [])
+        trouble = left[0] if left[1:] == ["..."] else left.pop(0) if left else None
+        body, status, headers = self.files.get(path), 200, {}
+        if trouble in (404, 429, 500) or body is None:
+            return handler.send_error(trouble or 404)
+        if trouble == "html":
+            body = b"<!DOCTYPE html><html>please log in</html>"
+        if trouble == "redirect":
+            status, headers["Location"] = 302, self.address + "moved" + path
+            self.files["/moved" + path] = body
+        headers["Content-Length"] = len(body) + 100 * (trouble == "too long") - 100 * (trouble == "too short")
+        span = handler.headers["Range"]
+        if span and self.ranges:
+            assert span.startswith("bytes=-")
+            part = body[-int(span[7:]) :]
+            headers |= {"Content-Range": f"bytes {len(body) - len(part)}-{len(body) - 1}/{len(body)}"}
+            headers["Content-Length"], body, status = len(part), part, 206
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name, str(value))
+        handler.end_headers()
+        if trouble == "cut":
+            body = body[: len(body) // 2]
+        if trouble == "drip":
+            for place in range(40):
+                handler.wfile.write(body[place : place + 1])
+                time.sleep(0.05)
+            return None
+        handler.wfile.write(body)
+        return None
+
+
+@pytest.fixture
+def server(work, monkeypatch):
+    server = Server()
+    monkeypatch.setattr(sets, "GROUPS_TREE", server.address + "tree?recursive=1")
+    monkeypatch.setattr(sets, "COCO_ARCHIVE", server.address + "zips/train2017.zip")
+    monkeypatch.setattr(sets, "ADDRESS", {"groups": server.address + "raw/", "coco": server.address})
+    monkeypatch.setattr(sets, "PAUSES", (0, 0, 0))
+    monkeypatch.setattr(sets, "TIMEOUT", 0.1)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def groups(server):
+    """A repository of 12 photos, as GitHub lists it and serves its files."""
+    names = [f"{folder}/127316519{index}_cf9e@N{index:02}.jpg" for folder in ("Fam2a", "Wed3a") for index in range(6)]
+    server.files |= {f"/raw/{name}": jpeg(index) for index, name in enumerate(names)}
+    list_tree(server, [*names, "Fam2a/PersonData.txt", "Fam2a"])
+    return names
+
+
+def list_tree(server, names):
+    tree = [{"path": name, "type": "blob", "sha": "0" * 40, "size": 1} for name in names]
+    server.files["/tree?recursive=1"] = json.dumps({"sha": "0" * 40, "tree": tree, "truncated": False}).encode()
+
+
+@pytest.fixture
+def coco(server, monkeypatch):
+    """An archive of 30 photos behind 17 MB of others, with the zip64 records of a large one, and the single files."""
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 10)
+    monkeypatch.setattr(sets, "MOST", {"coco": 9})
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("train2017/", b"")
+        archive.writestr("large.bin", bytes(17 * 2**20))
+        for index in range(30):
+            name = f"train2017/{index * 37:012}.jpg"
+            server.files["/" + name] = jpeg(index, gray=index % 3 == 0)
+            archive.writestr(name, server.files["/" + name])
+    server.files["/zips/train2017.zip"] = buffer.getvalue()
+    assert b"PK\x06\x06" in buffer.getvalue()[-400:]  # the zip64 end of the central directory
+
+
+def photos(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*.jpg"))
+
+
+def test_groups_comes_from_nothing_and_then_needs_no_network(server, groups, work, capsys):
+    images, skipped, identity = load_photos("groups", 32)
+    assert capsys.readouterr().out.count("non-commercial research; cite Gallagher and Chen, CVPR 2009") == 1
+    assert len(images) == 12 and skipped == [] and photos("data/groups") == groups
+    for image, name in zip(images, groups, strict=True):
+        assert (work / "data/groups" / name).read_bytes() == server.files["/raw/" + name]
+        assert torch.equal(image, shrink(read_photo(work / "data/groups" / name), 32))
+    server.stop()
+    again = load_photos("groups", 32)
+    assert torch.equal(again[0], images) and again[2] == identity
+    assert len(load_photos("groups", 64)[0]) == 12 and capsys.readouterr().out == ""
+    assert sorted(set(server.requests)) == sorted(["/tree?recursive=1", *(f"/raw/{name}" for name in groups)])
+
+
+def test_a_copy_of_ones_own_is_used_as_it_is(server, work):
+    (work / "data/groups/copy/deep").mkdir(parents=True)
+    for index in range(3):
+        demo.scene(index).save(work / f"data/groups/copy/deep/{index}.jpg")
+    (work / "data/groups/copy/PersonData.txt").write_text("people")
+    images, skipped, _ = load_photos("groups", 32)
+    assert len(images) == 3 and skipped == [] and server.requests == []
+
+
+def test_an_existing_folder_wins_over_the_name_of_a_set(server, work):
+    (work / "groups").mkdir()
+    demo.scene(0).save(work / "groups/0.png")
+    assert len(load_photos("groups", 32)[0]) == 1 and server.requests == []
+
+
+def test_coco_is_the_first_colour_photos_in_an_order_that_never_changes(server, coco, work):
+    images, skipped, _ = load_photos("coco", 32)
+    order = json.loads((work / "data/coco/listing.json").read_text())
+    assert len(order) == 30 and order != sorted(order)
+    assert [name[-16:-4] for name in order[:4]] == ["000000000999", "000000000666", "000000000296", "000000000370"]
+    assert len(images) == 9 and {reason for _, reason in skipped} == {"gray, or nearly"}
+    used = order[: 9 + len(skipped)]
+    kept = [name for name in used if name not in dict(skipped)]
+    for image, name in zip(images, kept, strict=True):
+        assert torch.equal(image, shrink(read_photo(work / "data/coco" / name), 32))
+    assert photos("data/coco") == sorted(used)  # and none beyond the ninth that can be used
+    _, skipped_larger, _ = load_photos("coco", 64)
+    assert skipped_larger == skipped and photos("data/coco") == sorted(used)
+
+
+def test_a_limit_fetches_no_more_than_it_needs(server, groups):
+    images, _, _ = load_photos("groups", 32, limit=5)
+    assert len(images) == 5 and photos("data/groups") == groups[:5]
+    assert len(load_photos("groups", 32)[0]) == 12 and len(server.requests) == 1 + 12
+
+
+@pytest.mark.parametrize("trouble", [429, 500, "cut", "html", "drip", "too long", "too short"])
+def test_a_trouble_that_passes_costs_nothing(server, groups, trouble):
+    server.troubles = {"/tree?recursive=1": [trouble], f"/raw/{groups[3]}": [trouble, trouble]}
+    images, skipped, _ = load_photos("groups", 32)
+    assert len(images) == 12 and skipped == []
+    assert server.requests.count("/tree?recursive=1") == 2 and server.requests.count(f"/raw/{groups[3]}") == 3
+
+
+def test_redirects_are_followed(server, groups):
+    server.troubles = {"/tree?recursive=1": ["redirect"], f"/raw/{groups[0]}": ["redirect"]}
+    assert len(load_photos("groups", 32)[0]) == 12 and f"/moved/raw/{groups[0]}" in server.requests
+
+
+def test_photos_that_are_gone_are_listed_and_do_not_stop_the_rest(server, groups):
+    del server.files[f"/raw/{groups[2]}"]
+    images, skipped, _ = load_photos("groups", 32)
+    ((name, reason),) = skipped
+    assert len(images) == 11 and name == groups[2] and "404" in reason and server.address in reason
+    assert server.requests.count(f"/raw/{groups[2]}") == 1
+
+
+@pytest.mark.parametrize("trouble", [500, "cut", "html", "drip"])
+def test_giving_up_is_one_clear_line_and_the_next_run_goes_on(server, groups, work, capsys, trouble):
+    server.troubles = {f"/raw/{groups[7]}": [trouble, "..."]}
+    options = ["--data", "groups", *TINY, "--val", "2", "--pretrain-epochs", "1", "--gan-epochs", "0"]
+    assert train.main(options) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {server.address}raw/Wed3a/") and error.count("\n") == 1
+    assert "try again later (what has come stays), or name a folder of your own" in error
+    assert not (work / "runs").exists() and not list(work.glob("data/cache/*"))  # a part is never taken for the whole
+    assert groups[7] not in photos("data/groups") and not list(work.rglob(".*"))
+    there, server.troubles = photos("data/groups"), {}
+    server.requests.clear()
+    assert train.main(options) == 0 and "10 photos to train on, 2 held out" in capsys.readouterr().out
+    assert sorted(server.requests) == [f"/raw/{name}" for name in groups if name not in there]
+
+
+def test_an_interrupted_download_goes_on_where_it_was(server, groups, monkeypatch):
+    fetch, calls = sets._fetch, []
+
+    def interrupt(*args, **options):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return fetch(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sets, "_fetch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load_photos("groups", 32)
+    assert 0 < len(photos("data/groups")) < 12
+    assert len(load_photos("groups", 32)[0]) == 12 and len(server.requests) == len(set(server.requests))
+
+
+@pytest.mark.parametrize("name", ["../../outside.jpg", "/tmp/outside.jpg", "Fam2a/../../../outside.jpg", "link/a.jpg"])
+def test_nothing_is_written_outside_whatever_a_listing_says(server, groups, work, name):
+    (work / "data/groups").mkdir(parents=True)
+    (work / "data/groups/link").symlink_to(work)
+    list_tree(server, [*groups, name])
+    server.files["/raw/" + name] = server.files["/outside.jpg"] = jpeg(20)
+    images, skipped, _ = load_photos("groups", 32)
+    assert len(images) == 12 and [found for found, _ in skipped] == [name] and "outside data/groups" in skipped[0][1]
+    assert not list(work.glob("*.jpg")) and not list((work / "data").glob("*.jpg"))
+    assert not Path("/tmp/outside.jpg").exists()
+
+
+def test_an_archive_on_a_server_without_ranges_is_not_fetched_whole(server, coco):
+    server.ranges = False
+    with pytest.raises(UserError, match="zips/train2017.zip: .*does not send parts of files"):
+        load_photos("coco", 32)
+
+
+def test_without_a_network_there_is_one_clear_line(server, work, capsys):
+    server.stop()
+    assert train.main(["--data", "groups", *TINY]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: " + sets.GROUPS_TREE) and captured.err.count("\n") == 1
+    assert "Gallagher" in captured.out and not list(work.rglob("*.json"))
+
+
+def test_progress_tells_the_bytes(server, groups):
+    download = sets.Download("groups", Path("data/groups"), Path("data/groups/listing.json"))
+    for name in groups:
+        download.read(name)
+    assert str(download) == f"groups, {sum(len(server.files['/raw/' + name]) for name in groups) / 1e6:.0f} MB fetched"
+
+
+def test_groups_holds_out_what_is_beyond_4850_where_it_is_whole():
+    assert sets.held_out("groups", 4902) == 52 and sets.held_out("groups", 4900) == 50
+    assert sets.held_out("groups", 2800) == 50 and sets.held_out("coco", 7750) == 50 and sets.held_out("x", 9999) == 50
