@@ -7,7 +7,6 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 
 import torch
 from PIL import Image
@@ -78,26 +77,23 @@ def infer(argv) -> int:
         pairs = [(photo, out / photo.relative_to(root).with_name(name)) for photo, name in zip(photos, names)]
     runtime.require(len({*dict(pairs).values()}) == len(pairs), "two photos, as a.gif and a.gif.png, have one output")
     inputs = {os.stat(source)[1:3] for source, _ in pairs if source.exists()}       # inode and device: the file itself,
-    lock = Lock()                                  # one photo is coloured while others are read and written
 
     def color_one(pair):
         source, target = pair
         try:
             if target.exists():
-                own = os.stat(target)[1:3] not in inputs                            # whatever name or link leads to it
-                runtime.require(own, f"{target} is an input too, and an input is never written", PhotoError)
+                # Whatever name or link leads to it:
+                runtime.require(target.stat()[1:3] not in inputs, f"{target}: an input is never written", PhotoError)
                 if args.input.is_dir() and not args.overwrite:
                     return "there already"
                 runtime.require(args.overwrite, f"{target} exists already: --overwrite replaces it", PhotoError)
             photo = read_photo(source)
-            with lock:
-                coloured = colorize(G, photo, args.size or G.config["size"])
-            write_photo(coloured, target, like=photo)
+            write_photo(colorize(G, photo, args.size or G.config["size"]), target, like=photo)
             return "coloured"
         except (PhotoError, OSError) as error:
             return error
 
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(2) as pool:            # one photo is read or written while the other is coloured
         results = list(runtime.progress(pool.map(color_one, pairs), len(pairs), "colouring", "photos"))
     errors = [result for result in results if isinstance(result, Exception)]
     print("".join(f"error: {error}\n" for error in errors), end="", file=sys.stderr)

@@ -4,6 +4,7 @@
 """
 import copy
 import json
+import os
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
-from pix2pix import data, photo, runtime, sets
+from pix2pix import data, photo, runtime
 from pix2pix.color import ab_error, colorfulness, decode, encode, luminance, psnr
 from pix2pix.models import Discriminator, Generator
 
@@ -43,7 +44,8 @@ def gan_step(G, D, opt_G, opt_D, L: Tensor, target: Tensor, l1_weight: float) ->
     opt_D.step()
 
     D.requires_grad_(False)
-    g_gan, l1 = bce(D(L, fake), 1), F.l1_loss(fake, target)
+    # D itself: its DistributedDataParallel would wait for gradients of frozen weights.
+    g_gan, l1 = bce(getattr(D, "module", D)(L, fake), 1), F.l1_loss(fake, target)
     (from_gan,) = torch.autograd.grad(g_gan, fake)                                  # (B, 2, H, W): at G's output
     (from_l1,) = torch.autograd.grad(l1_weight * l1, fake)                          # they are apart: log their ratio
     opt_G.zero_grad()
@@ -75,8 +77,7 @@ def evaluate(G, images: Tensor, indices: Tensor, batch_size: int, device: torch.
         fake = G(L)
         rgb = decode(L, fake)
         scores.append(torch.stack((ab_error(fake, ab), psnr(rgb, truth), colorfulness(rgb), colorfulness(truth))))
-    means = torch.cat(scores, dim=1).mean(dim=1).tolist()
-    return dict(zip(("ab_error", "psnr", "colorfulness", "colorfulness_truth"), means))
+    return dict(zip(("ab_error", "psnr", "colorfulness", "colorfulness_truth"), torch.cat(scores, 1).mean(1).tolist()))
 
 
 def gray(L: Tensor) -> Tensor:
@@ -134,8 +135,11 @@ def save_results(out: Path, rows: list[dict], average: nn.Module, config: dict, 
 
 
 def train(argv) -> int:
+    rank, local, world = (int(os.environ.get(*pair)) for pair in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)))
     args = parse_options(argv)
     device = runtime.pick_device(args.device)
+    if world > 1:                                  # torchrun started this process and others
+        torch.distributed.init_process_group(device_id=device if device.type == "cuda" else None)
     out = args.out or Path("runs", Path(args.data).resolve().name)
     checkpoint = out / "checkpoint.pt"
     saved = runtime.load_saved(checkpoint, "checkpoint") if checkpoint.exists() else None
@@ -144,14 +148,20 @@ def train(argv) -> int:
     config = {name: value for name, value in vars(args).items() if name not in ("out", "resume", "device")}
     last = args.pretrain_epochs + args.gan_epochs
 
+    if local:                                      # the first process of a machine prepares the photos for the others
+        torch.distributed.barrier()
     images, skipped, identity = data.load_photos(args.data, args.size, args.limit)
+    if world > 1 and not local:
+        torch.distributed.barrier()
     runtime.require(not saved or saved["identity"] == identity, f"{args.data} has changed since: begin another --out")
-    val = sets.held_out(args.data, len(images)) if args.val is None else args.val
+    # By default 50 are held out, but all after 4,850 of groups where that is as good as whole.
+    val = args.val or (len(images) - 4850 if args.data == "groups" and len(images) >= 4900 else 50)
     train_indices, val_indices = data.split(len(images), val, args.seed)
-    for part in (*out.glob(".pix2pix-*"), *out.glob("samples/.pix2pix-*")):
-        part.unlink()                              # left by a run that was killed while it wrote
-    runtime.write(out / "skipped.txt", "\n".join(map("\t".join, skipped)).encode(errors="backslashreplace"))
-    print(f"{len(train_indices)} photos to train on, {val} held out, {len(skipped)} left out ({out}/skipped.txt)")
+    if rank == 0:
+        for part in (*out.glob(".pix2pix-*"), *out.glob("samples/.pix2pix-*")):
+            part.unlink()                          # left by a run that was killed while it wrote
+        runtime.write(out / "skipped.txt", "\n".join(map("\t".join, skipped)).encode(errors="backslashreplace"))
+        print(f"{len(train_indices)} photos to train on, {val} held out, {len(skipped)} left out ({out}/skipped.txt)")
 
     torch.manual_seed(args.seed)
     G, D = Generator(pretrained=not args.no_pretrained and not saved), Discriminator()
@@ -160,38 +170,47 @@ def train(argv) -> int:
     average = copy.deepcopy(G).eval().requires_grad_(False)      # what is evaluated, shown and shipped
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
     parts = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}
+    for name, part in parts.items() if saved else ():
+        part.load_state_dict(saved[name])
     held_out = images, val_indices, args.batch_size, device
     rows = saved["rows"] if saved else [{"phase": "gray", "epoch": 0} | evaluate(gray, *held_out)]
-    if saved:
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
+    if saved and rank == 0:
         save_results(out, rows, average, config, images[val_indices[:8]].to(device))
+    # What the steps see: under torchrun, gradients are means over all processes. BatchNorm stays each one's own.
+    shared_G, shared_D = (nn.parallel.DistributedDataParallel(net, broadcast_buffers=False) if world > 1 else net
+                          for net in (G, D))
 
-    steps = max(1, len(train_indices) // args.batch_size)
+    steps = max(1, len(train_indices) // (args.batch_size * world))
     for epoch in range(len(rows), last + 1):
         phase = "pretrain" if epoch <= args.pretrain_epochs else "gan"
         start, totals = time.perf_counter(), {}
-        loader = data.batches(images, train_indices, args.batch_size, seed=(args.seed, epoch))
-        loader = runtime.progress(loader, steps, f"{phase} {epoch}/{last}", "photos", args.batch_size)
+        loader = data.batches(images, train_indices, args.batch_size, (args.seed, epoch), rank, world)
+        if rank == 0:
+            loader = runtime.progress(loader, steps, f"{phase} {epoch}/{last}", "photos", args.batch_size * world)
         for step, batch in enumerate(loader, 1):
             L, ab = encode(batch.to(device, non_blocking=device.type == "cuda"))
-            losses = (pretrain_step(G, opt_G, L, ab) if phase == "pretrain" else
-                      gan_step(G, D, opt_G, opt_D, L, ab, args.l1_weight))
+            losses = (pretrain_step(shared_G, opt_G, L, ab) if phase == "pretrain" else
+                      gan_step(shared_G, shared_D, opt_G, opt_D, L, ab, args.l1_weight))
             update_average(average, G, (epoch - 1) * steps + step)
             totals = {name: totals.get(name, 0) + loss for name, loss in losses.items()}
         means = (torch.stack(list(totals.values())) / steps).tolist()    # the epoch's one wait for the device
+        if rank:
+            continue                               # the first process alone evaluates and writes
         seconds = time.perf_counter() - start
-        row = {"phase": phase, "epoch": epoch} | evaluate(average, *held_out)
-        row |= dict(zip(totals, means)) | {"seconds": seconds, "pictures_per_second": steps * len(batch) / seconds}
-        finite = sum(means) + row["ab_error"] < float("inf")     # false for NaN too
-        runtime.require(finite, f"a loss is not finite in epoch {epoch}: try a smaller --lr")
+        row = {"phase": phase, "epoch": epoch, "seconds": seconds} | evaluate(average, *held_out)
+        row |= dict(zip(totals, means)) | {"pictures_per_second": steps * len(batch) * world / seconds}
+        # False for NaN too:
+        runtime.require(sum(means) + row["ab_error"] < float("inf"), f"loss not finite in epoch {epoch}: lower --lr")
         rows.append(row)
         save_results(out, rows, average, config, images[val_indices[:8]].to(device))
         state = {"kind": "checkpoint", "config": config, "identity": identity, "rows": rows}
         state |= {name: part.state_dict() for name, part in parts.items()}
         runtime.save(checkpoint, state)                                            # last: it commits the epoch
         print(f"{phase} {epoch}/{last}:", REPORT.format(**row, gray=rows[0]["ab_error"]), flush=True)
-    print(f"done: look at {out}/samples, and try python infer.py IN.jpg OUT.jpg --checkpoint {out}/generator.pt")
+    if world > 1:
+        torch.distributed.destroy_process_group()
+    if rank == 0:
+        print(f"done: look at {out}/samples, and try python infer.py IN.jpg OUT.jpg --checkpoint {out}/generator.pt")
     return 0
 
 

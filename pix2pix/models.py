@@ -27,21 +27,16 @@ class Generator(nn.Module):
         self.decoder = nn.ModuleList([UpBlock(*three) for three in channels]).apply(init_weights)
         self.to_ab = nn.Conv2d(32, 2, kernel_size=1).apply(init_weights)
 
-    def encode(self, L: Tensor) -> list[Tensor]:
-        """ResNet18's features of a gray picture: relu1 and layer1 to layer4."""
-        net = self.encoder
-        gray = torch.cat([(L - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD)], dim=1)  # (B, 3, H, W)
-        relu1 = net.relu(net.bn1(net.conv1(gray)))                                  # (B,  64, H/2,  W/2)
-        layer1 = net.layer1(net.maxpool(relu1))                                     # (B,  64, H/4,  W/4)
-        layer2 = net.layer2(layer1)                                                 # (B, 128, H/8,  W/8)
-        layer3 = net.layer3(layer2)                                                 # (B, 256, H/16, W/16)
-        layer4 = net.layer4(layer3)                                                 # (B, 512, H/32, W/32)
-        return [relu1, layer1, layer2, layer3, layer4]
-
     def forward(self, L: Tensor) -> Tensor:
+        net = self.encoder
         with torch.autocast(L.device.type, torch.bfloat16, enabled=self.bf16):
-            *skips, x = [L, *self.encode(L)]
-            for up, skip in zip(self.decoder, reversed(skips)):
+            gray = torch.cat([(L - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD)], dim=1)
+            relu1 = net.relu(net.bn1(net.conv1(gray)))                              # (B,  64, H/2,  W/2)
+            layer1 = net.layer1(net.maxpool(relu1))                                 # (B,  64, H/4,  W/4)
+            layer2 = net.layer2(layer1)                                             # (B, 128, H/8,  W/8)
+            layer3 = net.layer3(layer2)                                             # (B, 256, H/16, W/16)
+            x = net.layer4(layer3)                                                  # (B, 512, H/32, W/32)
+            for up, skip in zip(self.decoder, (layer3, layer2, layer1, relu1, L)):
                 x = up(x, skip)                                                     # last: (B, 32, H, W)
             return torch.tanh(self.to_ab(x).float())                                # (B, 2, H, W)
 

@@ -61,9 +61,9 @@ def keep_freed_memory() -> None:
 
 def pick_device(name: str) -> torch.device:
     """auto is cuda, else cpu; a device that this machine lacks is a UsageError."""
-    name = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    best = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"       # one GPU a process
     try:
-        return torch.empty(0, device=name).device
+        return torch.empty(0, device=name.replace("auto", best)).device
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
 
@@ -112,11 +112,10 @@ def save(path: Path, content: dict) -> None:
 
 def load_saved(path: Path, kind: str) -> dict:
     """The dict that train.py saved at `path`, on the CPU; UserError unless it is a whole one of this kind."""
+    content = io.BytesIO(path.read_bytes())          # OSError, if there is no such file
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(content, map_location="cpu", weights_only=True)
         require(isinstance(saved, dict) and saved["kind"] == kind, "another kind of file")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror} (train.py makes such a file)") from error
     except Exception as error:                       # a web page, a cut file, another program's: no end of types
         raise UserError(f"{path} is not a {kind} that train.py wrote, or not the whole of one") from error
     return saved
@@ -128,14 +127,12 @@ def progress(items, total: int, label: str, unit: str, size: int = 1):
     The label is printed anew each time.
     """
     start = shown = time.monotonic()
-    try:
-        for count, item in enumerate(items, 1):
-            yield item
-            now = time.monotonic()
-            if sys.stderr.isatty() and now - shown > 0.2:
-                shown, rate = now, count / (now - start)
-                left = time.strftime("%H:%M:%S", time.gmtime((total - count) / rate))
-                line = f"{label}: {count * size}/{total * size} {unit}, {rate * size:.1f} a second, {left} left"
-                print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
-    finally:
-        print("\r\033[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)
+    for count, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if sys.stderr.isatty() and now - shown > 0.2:
+            shown, rate = now, count / (now - start)
+            left = time.strftime("%H:%M:%S", time.gmtime((total - count) / rate))
+            line = f"{label}: {count * size}/{total * size} {unit}, {rate * size:.1f} a second, {left} left"
+            print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
+    print("\r\033[K" * sys.stderr.isatty(), end="", file=sys.stderr, flush=True)

@@ -23,11 +23,6 @@ TIMEOUT = 30                                       # seconds to wait for the nex
 PAUSES = (1, 4, 16)                                # seconds before another try
 
 
-def held_out(source: str, photos: int) -> int:
-    """How many photos of a set to hold out unless told: 50, but all after 4,850 where groups is as good as whole."""
-    return photos - 4850 if source == "groups" and photos >= 4900 else 50
-
-
 class Download:
     """A set in its folder: `names` in the order of their use, and read(name), which fetches what is not there.
 

@@ -16,13 +16,6 @@ def test_the_progress_line_tells_rate_and_time_left_and_leaves_nothing_behind(ca
     assert lines[1] == "epoch 1/2: 16/48 photos, 16.0 a second, 00:00:02 left\033[K" and last == "\033[K"
 
 
-def test_the_progress_line_is_cleared_when_its_loop_is_left(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    for _ in runtime.progress(range(5), 5, "preparing", "photos"):
-        break
-    assert capsys.readouterr().err == "\r\033[K"
-
-
 def test_there_is_no_progress_line_without_a_terminal(capsys):
     assert list(runtime.progress(range(3), 3, "preparing", "photos")) == [0, 1, 2]
     assert capsys.readouterr().err == ""

@@ -269,6 +269,18 @@ def test_progress_tells_the_bytes(server, groups):
     assert str(download) == f"groups, {sum(len(server.files['/raw/' + name]) for name in groups) / 1e6:.0f} MB fetched"
 
 
-def test_groups_holds_out_what_is_beyond_4850_where_it_is_whole():
-    assert sets.held_out("groups", 4902) == 52 and sets.held_out("groups", 4900) == 50
-    assert sets.held_out("groups", 2800) == 50 and sets.held_out("coco", 7750) == 50 and sets.held_out("x", 9999) == 50
+def test_groups_holds_out_what_is_beyond_4850_where_it_is_whole(work, monkeypatch, capsys):
+    def stop(*args, **options):
+        raise UserError("far enough")
+
+    monkeypatch.setattr(train, "Generator", stop)
+    for source, photos, options, expected in (
+        ("groups", 4902, [], "4850 photos to train on, 52 held out"),
+        ("groups", 4902, ["--val", "60"], "4842 photos to train on, 60 held out"),
+        ("groups", 4899, [], "4849 photos to train on, 50 held out"),
+        ("coco", 7750, [], "7700 photos to train on, 50 held out"),
+    ):
+        images = torch.zeros(photos, 3, 1, 1, dtype=torch.uint8)
+        monkeypatch.setattr(train.data, "load_photos", lambda *args: (images, [], "identity"))
+        assert train.main(["--data", source, "--no-pretrained", *options]) == 1
+        assert capsys.readouterr().out.startswith(expected)
