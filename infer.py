@@ -75,7 +75,7 @@ def infer(argv) -> int:
         photos, others = find_photos(root, leave_out=out if root in out.parents else None)
         names = [photo.name if photo.suffix.lower() in WRITABLE else photo.name + ".png" for photo in photos]
         pairs = [(photo, out / photo.relative_to(root).with_name(name)) for photo, name in zip(photos, names)]
-    runtime.require(len({*dict(pairs).values()}) == len(pairs), "two photos, as a.gif and a.gif.png, have one output")
+    runtime.require(len({*dict(pairs).values()}) == len(pairs), "a.gif and a.gif.png have one output: rename one")
     inputs = {os.stat(source)[1:3] for source, _ in pairs if source.exists()}       # inode and device: the file itself,
 
     def color_one(pair):
@@ -93,7 +93,7 @@ def infer(argv) -> int:
         except (PhotoError, OSError) as error:
             return error
 
-    with ThreadPoolExecutor(2) as pool:            # one photo is read or written while the other is coloured
+    with ThreadPoolExecutor(1 if args.device.startswith("mps") else 2) as pool:      # PyTorch's MPS: one thread alone
         results = list(runtime.progress(pool.map(color_one, pairs), len(pairs), "colouring", "photos"))
     errors = [result for result in results if isinstance(result, Exception)]
     print("".join(f"error: {error}\n" for error in errors), end="", file=sys.stderr)

@@ -96,7 +96,7 @@ def parse_options(argv, saved: dict | None = None):
     add("--out", type=Path, help="folder of the results (default: runs/<data name>)")
     add("--pretrain-epochs", type=int, default=20, help="epochs of G alone, on L1 (default: %(default)s)")
     add("--gan-epochs", type=int, default=100, help="epochs of GAN + L1 after them (default: %(default)s)")
-    add("--batch-size", type=int, default=16, help="photos a step (default: %(default)s)")
+    add("--batch-size", type=int, default=16, help="photos a step and process (default: %(default)s)")
     add("--size", type=int, default=256, help="side of the pictures in pixels, a multiple of 32 (default: %(default)s)")
     add("--lr", type=float, default=2e-4, help="learning rate of both Adams (default: %(default)s)")
     add("--l1-weight", type=float, default=100, help="weight of L1 against the GAN's loss (default: %(default)s)")
@@ -105,7 +105,7 @@ def parse_options(argv, saved: dict | None = None):
     add("--limit", type=int, help="photos used in all, held-out ones included (default: every one)")
     add("--no-pretrained", action="store_true", help="no ImageNet weights: start from noise")
     add("--resume", action="store_true", help="go on from checkpoint.pt in --out, or begin where there is none")
-    add("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda, cuda:1, mps ... (default: %(default)s)")
+    add("--device", default="auto", help="auto (cuda, under torchrun a GPU each, else cpu), cpu, cuda:1, mps ...")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where that is fast")
     config = saved["config"] if saved else {}
     parser.set_defaults(**config)
@@ -116,8 +116,8 @@ def parse_options(argv, saved: dict | None = None):
         if given != value and (name == fixed or not name.endswith("_epochs") or given < value):
             parser.error(f"--{name.replace('_', '-')} {given} contradicts the run to resume: {value}")
     epochs = args.pretrain_epochs, args.gan_epochs
-    numbers = args.size, args.batch_size, args.lr, args.l1_weight, args.limit or 1, sum(epochs)
-    if args.size % 32 or not all(number > 0 for number in numbers) or min(epochs) < 0 or not 0 <= args.seed < 2**63:
+    numbers = args.size, args.batch_size, args.lr, args.l1_weight, args.limit, args.val, sum(epochs), min(epochs) + 1
+    if args.size % 32 or not all(number is None or number > 0 for number in numbers) or not 0 <= args.seed < 2**63:
         parser.error("--size is a multiple of 32, --seed from 0 to 2^63, and epochs and all other numbers are above 0")
     return args
 
@@ -177,8 +177,8 @@ def train(argv) -> int:
     if saved and rank == 0:
         save_results(out, rows, average, config, images[val_indices[:8]].to(device))
     # What the steps see: under torchrun, gradients are means over all processes. BatchNorm stays each one's own.
-    shared_G, shared_D = (nn.parallel.DistributedDataParallel(net, broadcast_buffers=False) if world > 1 else net
-                          for net in (G, D))
+    shared_G, shared_D = (nn.parallel.DistributedDataParallel(net) if world > 1 else net for net in (G, D))
+    shared_G.broadcast_buffers = shared_D.broadcast_buffers = False
 
     steps = max(1, len(train_indices) // (args.batch_size * world))
     for epoch in range(len(rows), last + 1):
@@ -188,7 +188,8 @@ def train(argv) -> int:
         if rank == 0:
             loader = runtime.progress(loader, steps, f"{phase} {epoch}/{last}", "photos", args.batch_size * world)
         for step, batch in enumerate(loader, 1):
-            L, ab = encode(batch.to(device, non_blocking=device.type == "cuda"))
+            batch = batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch.to(device)
+            L, ab = encode(batch)
             losses = (pretrain_step(shared_G, opt_G, L, ab) if phase == "pretrain" else
                       gan_step(shared_G, shared_D, opt_G, opt_D, L, ab, args.l1_weight))
             update_average(average, G, (epoch - 1) * steps + step)
@@ -196,9 +197,8 @@ def train(argv) -> int:
         means = (torch.stack(list(totals.values())) / steps).tolist()    # the epoch's one wait for the device
         if rank:
             continue                               # the first process alone evaluates and writes
-        seconds = time.perf_counter() - start
-        row = {"phase": phase, "epoch": epoch, "seconds": seconds} | evaluate(average, *held_out)
-        row |= dict(zip(totals, means)) | {"pictures_per_second": steps * len(batch) * world / seconds}
+        row = {"phase": phase, "epoch": epoch, "seconds": time.perf_counter() - start} | evaluate(average, *held_out)
+        row |= dict(zip(totals, means)) | {"pictures_per_second": steps * len(batch) * world / row["seconds"]}
         # False for NaN too:
         runtime.require(sum(means) + row["ab_error"] < float("inf"), f"loss not finite in epoch {epoch}: lower --lr")
         rows.append(row)

@@ -25,7 +25,7 @@ def load_photos(source: str, size: int, limit: int | None = None) -> tuple[torch
     reads no more than these need. Raises UserError where there is no such set, or no usable photo in it.
     """
     names, read, most, label = _list(source)
-    limit = min(limit or most, most)
+    limit = min(limit or most, most, len(names))
     code = [Path(file).read_text() for file in (__file__, color.__file__, demo.__file__, photo.__file__)]
     key = hashlib.sha256(json.dumps([names, size, limit, code, photo.Image.__version__]).encode()).hexdigest()[:24]
     pixels, index = Path(f"data/cache/{key}.u8"), Path(f"data/cache/{key}.json")
@@ -34,9 +34,9 @@ def load_photos(source: str, size: int, limit: int | None = None) -> tuple[torch
         with whole_file(pixels) as file:
             for data in progress(_usable(iter(names), read, size, limit, kept, skipped), limit, label, "photos"):
                 file.write(data)
+            require(kept, f"{source} has no photo that can be used of {len(names)}: {dict(skipped[:1])}")
         write(index, json.dumps([len(kept), skipped, hashlib.sha256(b"".join(kept)).hexdigest()]).encode())  # now valid
     count, skipped, identity = json.loads(index.read_text())
-    require(count, f"{source} has no photo that can be used of {len(names)}: {dict(skipped[:1])}")
     images = torch.from_file(str(pixels), size=count * 3 * size**2, dtype=torch.uint8)
     return images.view(count, 3, size, size), skipped, identity
 

@@ -19,7 +19,7 @@ MOST = {"groups": 5080, "coco": 7750}              # photos to use
 ABOUT = {"groups": "Images of Groups: 2,823 of its 5,080 photos, about 0.6 GB, for non-commercial research; cite "
          "Gallagher and Chen, CVPR 2009. All: http://chenlab.ece.cornell.edu/people/Andy/ImagesOfGroups.html",
          "coco": "COCO train2017: 7,750 photos, 1.3 GB, each with its licence: https://cocodataset.org/#termsofuse"}
-TIMEOUT = 30                                       # seconds to wait for the next byte; for a whole file ten times that
+TIMEOUT = 10                                       # seconds to wait for the next byte; for a whole file 30 times that
 PAUSES = (1, 4, 16)                                # seconds before another try
 
 
@@ -76,7 +76,7 @@ def _fetch(address, use, tail=None):
                 require(not tail or response.status == 206, f"{address}: the server does not send parts of files")
                 while chunk := response.read1(2**20):
                     content += chunk
-                    require(time.monotonic() < start + 10 * TIMEOUT, f"not whole in {10 * TIMEOUT} seconds", OSError)
+                    require(time.monotonic() < start + 30 * TIMEOUT, f"not whole in {30 * TIMEOUT} seconds", OSError)
             require(len(content) == int(response.headers.get("Content-Length", len(content))), "it is cut off", OSError)
             return use(content, int(response.headers.get("Content-Range", "/0").split("/")[1]))
         except Exception as problem:               # of the network, the server, the disk, or of what has come
@@ -84,4 +84,4 @@ def _fetch(address, use, tail=None):
                 raise PhotoError(f"{address}: {problem}") from problem
             failure = problem
         time.sleep(pause)
-    raise UserError(f"{address}: {failure}; try again later (what has come stays), or name a folder of your own")
+    raise UserError(f"{address}: {failure}; try again later, what has come stays, or name a folder to do with that")

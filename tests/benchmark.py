@@ -5,11 +5,14 @@ Every figure is the median of several runs after a warm-up, all in one process, 
 
 import argparse
 import contextlib
+import copy
 import json
 import os
 import platform
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -70,13 +73,14 @@ def steps(device, bf16, layout):
         net.to(device, memory_format=layout)
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999), fused=True) for net in (G, D))
     images = torch.randint(0, 256, (3 * BATCH, 3, SIZE, SIZE), dtype=torch.uint8)
-    indices = torch.arange(len(images))
+    indices, average = torch.arange(len(images)), copy.deepcopy(G)
     L, ab = color.encode(images[:BATCH].to(device))
     return {
         "batches": (lambda: list(data.batches(images, indices, BATCH, seed=0)), 3 * BATCH),
         "encode": (lambda: color.encode(images[:BATCH].to(device)), BATCH),
         "pretrain step": (lambda: train.pretrain_step(G, opt_G, L, ab), BATCH),
         "GAN step": (lambda: train.gan_step(G, D, opt_G, opt_D, L, ab, 100), BATCH),
+        "average of G": (lambda: train.update_average(average, G, 1000), BATCH),
         "evaluate": (lambda: train.evaluate(G, images[:BATCH], indices[:BATCH], BATCH, device), BATCH),
     }
 
@@ -120,9 +124,10 @@ def inference(device):
     for width, height in ((1224, 816), (4000, 3000), (8660, 5774)):
         photo(width, height).save("in.jpg", quality=92)
         image = read_photo("in.jpg")
+        L, whole = torch.rand(1, 1, SIZE, SIZE, device=device), torch.inference_mode()(lambda: G(L))
         row = {
             "reading": median_seconds(lambda: read_photo("in.jpg"), device, runs=3),
-            "network": median_seconds(lambda: infer.colorize(G, Image.new("RGB", (1, 1)), SIZE), device, runs=3),
+            "network": median_seconds(whole, device, runs=3),
             "network and colour": median_seconds(lambda: infer.colorize(G, image, SIZE), device, runs=3),
             "writing": median_seconds(lambda: write_photo(image, Path("out.jpg"), image), device, runs=3),
             "pillow": median_seconds(
@@ -130,12 +135,40 @@ def inference(device):
             ),
         }
         row["times pillow"] = (row["reading"] + row["network and colour"] + row["writing"]) / row["pillow"]
+        row["peak MiB so far"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         found[f"{width * height / 1e6:.0f} megapixels"] = row
         print(
             f"{width * height / 1e6:4.0f} megapixels  "
             + ", ".join(f"{name} {value:.2f}" for name, value in row.items())
         )
-    print(f"peak memory of this process so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    return found
+
+
+MEMORY = """
+import sys, torch
+from tests import benchmark
+benchmark.BATCH, device = int(sys.argv[1]), torch.device(sys.argv[2])
+benchmark.runtime.keep_freed_memory()
+steps = benchmark.steps(device, benchmark.runtime.use_bf16("auto", device), torch.channels_last)
+for name in ("pretrain step", "GAN step"):
+    for _ in range(2):
+        steps[name][0]()
+    anonymous = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) // 1024
+    print(anonymous, torch.cuda.max_memory_allocated() // 2**20 if device.type == "cuda" else 0)
+"""
+
+
+def memory(device):
+    """MiB that a process of training holds, anonymous and on the GPU, by batch size; on Linux."""
+    found = {}
+    for batch in (8, 16, 32):
+        command = [sys.executable, "-c", MEMORY, str(batch), str(device)]
+        root = Path(__file__).parent.parent
+        lines = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+        for phase, line in zip(("L1", "GAN"), lines, strict=True):
+            anonymous, gpu = map(int, line.split())
+            found[f"batch {batch} {phase}"] = {"anonymous MiB": anonymous, "GPU MiB": gpu}
+            print(f"batch {batch:3} {phase:4}{anonymous:7} MiB anonymous, {gpu} MiB of GPU memory")
     return found
 
 
@@ -156,7 +189,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
-    parser.add_argument("--only", choices=("training", "inference", "preparation"), help="one part of it")
+    parser.add_argument("--only", choices=("training", "inference", "memory", "preparation"), help="one part of it")
     args = parser.parse_args()
     device, target = runtime.pick_device(args.device), args.json and args.json.resolve()
     bf16 = runtime.use_bf16("auto", device)
@@ -175,6 +208,8 @@ def main():
             found["training"] = training(device, bf16, max(found["peaks"].values()))
         if args.only in (None, "inference"):
             found["inference"] = inference(device)
+        if args.only in (None, "memory"):
+            found["memory"] = memory(device)
         if args.only in (None, "preparation"):
             found["preparation"] = preparation()
     if target:

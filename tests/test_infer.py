@@ -165,7 +165,7 @@ def test_a_second_run_goes_on_with_what_is_missing(album, work, generator, capsy
 def test_two_inputs_that_would_share_an_output_are_refused_before_any_work(album, work, generator, capsys):
     Image.fromarray(noise(30, 30, seed=1)).save(album / "c.gif.png")
     assert run(generator, album, "out") == 1
-    assert "have one output" in capsys.readouterr().err and not (work / "out").exists()
+    assert "have one output: rename one" in capsys.readouterr().err and not (work / "out").exists()
 
 
 def test_an_output_folder_inside_the_input_folder_is_never_read(album, generator, capsys):

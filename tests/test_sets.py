@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import train
-from pix2pix import demo, sets
+from pix2pix import data, demo, sets
 from pix2pix.data import load_photos
 from pix2pix.photo import read_photo, shrink
 from pix2pix.runtime import UserError
@@ -79,7 +79,7 @@ class Server:
         if trouble == "drip":
             for place in range(40):
                 handler.wfile.write(body[place : place + 1])
-                time.sleep(0.05)
+                time.sleep(0.04)
             return None
         handler.wfile.write(body)
         return None
@@ -92,7 +92,7 @@ def server(work, monkeypatch):
     monkeypatch.setattr(sets, "COCO_ARCHIVE", server.address + "zips/train2017.zip")
     monkeypatch.setattr(sets, "ADDRESS", {"groups": server.address + "raw/", "coco": server.address})
     monkeypatch.setattr(sets, "PAUSES", (0, 0, 0))
-    monkeypatch.setattr(sets, "TIMEOUT", 0.1)
+    monkeypatch.setattr(sets, "TIMEOUT", 0.05)
     yield server
     server.stop()
 
@@ -210,7 +210,7 @@ def test_giving_up_is_one_clear_line_and_the_next_run_goes_on(server, groups, wo
     assert train.main(options) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {server.address}raw/Wed3a/") and error.count("\n") == 1
-    assert "try again later (what has come stays), or name a folder of your own" in error
+    assert "try again later, what has come stays, or name a folder" in error
     assert not (work / "runs").exists() and not list(work.glob("data/cache/*"))  # a part is never taken for the whole
     assert groups[7] not in photos("data/groups") and not list(work.rglob(".*"))
     there, server.troubles = photos("data/groups"), {}
@@ -260,6 +260,22 @@ def test_without_a_network_there_is_one_clear_line(server, work, capsys):
     captured = capsys.readouterr()
     assert captured.err.startswith("error: " + sets.GROUPS_TREE) and captured.err.count("\n") == 1
     assert "Gallagher" in captured.out and not list(work.rglob("*.json"))
+
+
+def test_a_set_of_which_nothing_could_be_had_is_asked_for_again(server, groups):
+    files, server.files = server.files, {name: server.files[name] for name in server.files if "raw" not in name}
+    with pytest.raises(UserError, match="groups has no photo that can be used of 12.*404"):
+        load_photos("groups", 32)
+    server.files = files
+    assert len(load_photos("groups", 32)[0]) == 12
+
+
+def test_progress_counts_to_the_photos_that_there_are(server, groups, monkeypatch):
+    totals = []
+    monkeypatch.setattr(data, "progress", lambda items, total, *rest: totals.append(total) or items)
+    load_photos("groups", 32)
+    load_photos("groups", 32, limit=5)
+    assert totals == [12, 5]
 
 
 def test_progress_tells_the_bytes(server, groups):

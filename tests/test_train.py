@@ -227,6 +227,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(s
     [
         (["--size", "100"], "--size is a multiple of 32"),
         (["--batch-size", "0"], "all other numbers are above 0"),
+        (["--val", "0"], "all other numbers are above 0"),
+        (["--limit", "0"], "all other numbers are above 0"),
         (["--val", "9"], "at most a fifth, 4"),
         (["--data", "nowhere"], "no such folder"),
         (["--device", "nonsense"], "--device nonsense"),
