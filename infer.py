@@ -76,13 +76,13 @@ def infer(argv) -> int:
         names = [photo.name if photo.suffix.lower() in WRITABLE else photo.name + ".png" for photo in photos]
         pairs = [(photo, out / photo.relative_to(root).with_name(name)) for photo, name in zip(photos, names)]
     runtime.require(len({*dict(pairs).values()}) == len(pairs), "a.gif and a.gif.png have one output: rename one")
-    inputs = {os.stat(source)[1:3] for source, _ in pairs if source.exists()}       # inode and device: the file itself,
+    # Inode and device: the file itself, whatever name or link leads to it.
+    inputs = {source.stat()[1:3] for source, _ in pairs if source.exists()}
 
     def color_one(pair):
         source, target = pair
         try:
             if target.exists():
-                # Whatever name or link leads to it:
                 runtime.require(target.stat()[1:3] not in inputs, f"{target}: an input is never written", PhotoError)
                 if args.input.is_dir() and not args.overwrite:
                     return "there already"
@@ -93,8 +93,10 @@ def infer(argv) -> int:
         except (PhotoError, OSError) as error:
             return error
 
-    with ThreadPoolExecutor(1 if args.device.startswith("mps") else 2) as pool:      # PyTorch's MPS: one thread alone
-        results = list(runtime.progress(pool.map(color_one, pairs), len(pairs), "colouring", "photos"))
+    # Two photos at a time, with half of the cores each; but MPS breaks in a second thread, and OpenMP is slower there.
+    with ThreadPoolExecutor(2, "", torch.set_num_threads, (torch.get_num_threads() // 2 or 1,)) as pool:
+        each = map if len(pairs) == 1 or args.device.startswith("mps") else pool.map
+        results = list(runtime.progress(each(color_one, pairs), len(pairs), "colouring", "photos"))
     errors = [result for result in results if isinstance(result, Exception)]
     print("".join(f"error: {error}\n" for error in errors), end="", file=sys.stderr)
     done, there = results.count("coloured"), results.count("there already")

@@ -96,9 +96,9 @@ def _usable(names, read, size, limit, kept, skipped):
     def read_one(name):
         try:
             picture = read(name)
-            judged = color.colorfulness(photo.shrink(picture, JUDGED)[None])
-            require(judged >= GRAY, "gray, or nearly", photo.PhotoError)
-            return photo.shrink(picture, size).contiguous().numpy().tobytes(), None
+            shrunk = {side: photo.shrink(picture, side) for side in {JUDGED, size}}     # once, where these are the same
+            require(color.colorfulness(shrunk[JUDGED][None]) >= GRAY, "gray, or nearly", photo.PhotoError)
+            return shrunk[size].contiguous().numpy().tobytes(), None
         except photo.PhotoError as error:
             return None, str(error)
 

@@ -16,8 +16,6 @@ import torch
 class UserError(Exception):
     """Something that the person at the keyboard can mend; the message is one line that says how."""
 
-    exit_code = 1
-
 
 class UsageError(UserError):
     exit_code = 2

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -271,3 +272,17 @@ def test_a_name_as_long_as_the_disk_allows(work, generator):
     name = "n" * 251 + ".png"
     Image.fromarray(noise(30, 30)).save("in.png")
     assert run(generator, "in.png", name) == 0 and read_photo(name).size == (30, 30)
+
+
+def test_a_folders_photos_are_coloured_two_at_a_time_and_one_photo_with_all_cores(album, generator, monkeypatch):
+    """A second thread has OpenMP threads of its own, and waking those costs more than they bring."""
+    colorize, seen = infer.colorize, []
+
+    def spy(*args):
+        seen.append((threading.current_thread() is threading.main_thread(), torch.get_num_threads()))
+        return colorize(*args)
+
+    monkeypatch.setattr(infer, "colorize", spy)
+    assert run(generator, album / "a.jpg", "one.png") == 0 and seen == [(True, 2)]
+    assert run(generator, album, "out") == 0 and seen[1:] == [(False, 1)] * 4
+    assert torch.get_num_threads() == 2
