@@ -84,4 +84,4 @@ def _fetch(address, use, tail=None):
                 raise PhotoError(f"{address}: {problem}") from problem
             failure = problem
         time.sleep(pause)
-    raise UserError(f"{address}: {failure}; try again later, what has come stays, or name a folder to do with that")
+    raise UserError(f"{address}: {failure}; try again (what has come stays), or get them by hand and name their folder")
