@@ -1,6 +1,6 @@
 """sRGB <-> CIE Lab (D65) on tensors, the scaling that the networks see, and metrics: all that knows CIE units.
 
-sRGB is IEC 61966-2-1, Lab is CIE 15. All of it works pixel by pixel: on any device, on any strip of a photo.
+sRGB is IEC 61966-2-1, Lab is CIE 15. All but the metrics works pixel by pixel: on any strip of a photo.
 """
 import torch
 
@@ -46,7 +46,7 @@ def encode(rgb_u8: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def luminance(rgb_u8: torch.Tensor) -> torch.Tensor:
-    """uint8 sRGB (B, 3, H, W) -> L (B, 1, H, W) in [0, 1] as `encode` gives it, in a third of the time."""
+    """uint8 sRGB (B, 3, H, W) -> L (B, 1, H, W) in [0, 1] as `encode` gives it, in about half the time."""
     (y,) = _mix(RGB_TO_XYZ[1:2], _to_linear(rgb_u8.float() / 255).unbind(dim=1))
     return (116 * _lab_curve(y) - 16).unsqueeze(1) / L_SCALE
 
@@ -77,12 +77,12 @@ def colorfulness(rgb_u8: torch.Tensor) -> torch.Tensor:
 
 
 def _mix(matrix, channels):
-    """A 3x3 matrix of numbers times three channel tensors: no matrix on the device, no rounding by autocast or TF32."""
+    """Rows of three numbers times three channel tensors: no matrix on the device, no rounding by autocast or TF32."""
     return [row[0] * channels[0] + row[1] * channels[1] + row[2] * channels[2] for row in matrix]
 
 
-# Each curve is a straight line up to a knee and a power above it, and here their sum: what is clamped adds nothing. The
-# usual torch.where costs more than all the rest, and its gradient at black is infinity times zero.
+# Each curve is a straight line up to a knee and a power above it, and here their sum: what is clamped adds nothing. With
+# the usual torch.where, `encode` takes nearly half as long again, and the gradient at black is infinity times zero.
 
 def _to_linear(srgb):
     return (srgb.clamp(max=0.04045) - 0.04045) / 12.92 + ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4

@@ -37,6 +37,7 @@ def load_photos(source: str, size: int, limit: int | None = None) -> tuple[torch
             require(kept, f"{source} has no photo that can be used of {len(names)}: {dict(skipped[:1])}")
         write(index, json.dumps([len(kept), skipped, hashlib.sha256(b"".join(kept)).hexdigest()]).encode())  # now valid
     count, skipped, identity = json.loads(index.read_text())
+    require(pixels.stat().st_size == count * 3 * size**2, f"{pixels} is damaged: delete it, it will be made again")
     images = torch.from_file(str(pixels), size=count * 3 * size**2, dtype=torch.uint8)
     return images.view(count, 3, size, size), skipped, identity
 

@@ -12,8 +12,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Generator(nn.Module):
     """U-Net whose encoder is torchvision's ResNet18: L (B, 1, H, W) in [0, 1] -> ab (B, 2, H, W) in [-1, 1], float32.
 
-    H and W are multiples of 32. `pretrained` starts the encoder from ImageNet and raises UserError
-    where those weights cannot be had. 15.7 GFLOP (2 per multiply-add) a picture at 256x256.
+    H and W are multiples of 32. `pretrained` starts the encoder from ImageNet and raises UserError where those weights
+    cannot be had. 15.7 GFLOP (2 per multiply-add) a picture at 256x256.
     """
 
     bf16 = False                                   # True: convolutions in bfloat16; weights and results stay float32
@@ -28,14 +28,13 @@ class Generator(nn.Module):
         self.to_ab = nn.Conv2d(32, 2, kernel_size=1).apply(init_weights)
 
     def forward(self, L: Tensor) -> Tensor:
-        net = self.encoder
         with torch.autocast(L.device.type, torch.bfloat16, enabled=self.bf16):
             gray = torch.cat([(L - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD)], dim=1)
-            relu1 = net.relu(net.bn1(net.conv1(gray)))                              # (B,  64, H/2,  W/2)
-            layer1 = net.layer1(net.maxpool(relu1))                                 # (B,  64, H/4,  W/4)
-            layer2 = net.layer2(layer1)                                             # (B, 128, H/8,  W/8)
-            layer3 = net.layer3(layer2)                                             # (B, 256, H/16, W/16)
-            x = net.layer4(layer3)                                                  # (B, 512, H/32, W/32)
+            relu1 = self.encoder.relu(self.encoder.bn1(self.encoder.conv1(gray)))   # (B,  64, H/2,  W/2)
+            layer1 = self.encoder.layer1(self.encoder.maxpool(relu1))               # (B,  64, H/4,  W/4)
+            layer2 = self.encoder.layer2(layer1)                                    # (B, 128, H/8,  W/8)
+            layer3 = self.encoder.layer3(layer2)                                    # (B, 256, H/16, W/16)
+            x = self.encoder.layer4(layer3)                                         # (B, 512, H/32, W/32)
             for up, skip in zip(self.decoder, (layer3, layer2, layer1, relu1, L)):
                 x = up(x, skip)                                                     # last: (B, 32, H, W)
             return torch.tanh(self.to_ab(x).float())                                # (B, 2, H, W)

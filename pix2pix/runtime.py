@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 
-
 class UserError(Exception):
     """Something that the person at the keyboard can mend; the message is one line that says how."""
 
@@ -81,7 +80,7 @@ def whole_file(path: Path):
 
     The folders that lead to it are made.
     """
-    part = path.with_name(f".pix2pix-{os.urandom(8).hex()}")        # short: a name may be as long as the disk allows
+    part = path.with_name(f".pix2pix-{os.urandom(8).hex()}")     # short: a name may be as long as the disk allows
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(part, "wb") as file:
@@ -119,10 +118,10 @@ def load_saved(path: Path, kind: str) -> dict:
     return saved
 
 
-def progress(items, total: int, label: str, unit: str, size: int = 1):
+def progress(items, total: int, label, unit: str, size: int = 1):
     """Yield the `total` items, each worth `size` units; on a terminal, keep a line with the rate and the time left.
 
-    The label is printed anew each time.
+    The label, of any type, is turned into text anew each time.
     """
     start = shown = time.monotonic()
     for count, item in enumerate(items, 1):

@@ -73,7 +73,7 @@ def _fetch(address, use, tail=None):
         start, content = time.monotonic(), bytearray()
         try:
             with request.urlopen(ask, timeout=TIMEOUT) as response:
-                require(not tail or response.status == 206, f"{address}: the server does not send parts of files")
+                require(not tail or response.status == 206, "the server does not send parts of files")
                 while chunk := response.read1(2**20):
                     content += chunk
                     require(time.monotonic() < start + 30 * TIMEOUT, f"not whole in {30 * TIMEOUT} seconds", OSError)

@@ -297,7 +297,7 @@ def test_ctrl_c_says_how_to_go_on(work, scenes):
 
 def test_kill_at_any_moment_loses_no_epoch(work, scenes, uninterrupted):
     """The real program, killed at random moments, mostly while it writes files; then resumed to the end."""
-    kills = int(os.environ.get("KILLS", "3"))
+    kills = int(os.environ.get("KILLS", "5"))
     moments, committed = random.Random(0), 0
     while kills:
         process = start(scenes, work)
