@@ -81,8 +81,8 @@ def _mix(matrix, channels):
     return [row[0] * channels[0] + row[1] * channels[1] + row[2] * channels[2] for row in matrix]
 
 
-# Each curve is a straight line up to a knee and a power above it, and here their sum: what is clamped adds nothing. With
-# the usual torch.where, `encode` takes nearly half as long again, and the gradient at black is infinity times zero.
+# Each curve is a straight line up to a knee and a power above it, and here their sum: what is clamped adds nothing.
+# With torch.where, `encode` takes nearly half as long again, and the gradient at black is infinity times zero.
 
 def _to_linear(srgb):
     return (srgb.clamp(max=0.04045) - 0.04045) / 12.92 + ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4
