@@ -104,6 +104,7 @@ def parse_options(argv, saved: dict | None = None):
     add("--seed", type=int, default=0, help="of split, first weights and order of photos (default: %(default)s)")
     add("--limit", type=int, help="photos used in all, held-out ones included (default: every one)")
     add("--no-pretrained", action="store_true", help="no ImageNet weights: start from noise")
+    add("--compile", action="store_true", help="torch.compile G and D first: it takes minutes, try whether it pays")
     add("--resume", action="store_true", help="go on from checkpoint.pt in --out, or begin where there is none")
     add("--device", default="auto", help="auto (cuda, under torchrun a GPU each, else cpu), cpu, cuda:1, mps ...")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where that is fast")
@@ -176,6 +177,8 @@ def train(argv) -> int:
     rows = saved["rows"] if saved else [{"phase": "gray", "epoch": 0} | evaluate(gray, *held_out)]
     if saved and rank == 0:
         save_results(out, rows, average, config, images[val_indices[:8]].to(device))
+    for net in (G, D) if args.compile else ():
+        net.compile()                              # the average, copied above, stays as it is: no step calls it
     # What the steps see: under torchrun, gradients are means over all processes. BatchNorm stays each one's own.
     shared_G, shared_D = (nn.parallel.DistributedDataParallel(net) if world > 1 else net for net in (G, D))
     shared_G.broadcast_buffers = shared_D.broadcast_buffers = False

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from pix2pix import color, demo, photo, sets
-from pix2pix.runtime import UserError, progress, require, whole_file, write
+from pix2pix.runtime import progress, require, whole_file, write
 
 GRAY, JUDGED = 10, 256                             # less colorful at that size teaches nothing (as in the reference)
 
@@ -32,8 +32,8 @@ def load_photos(source: str, size: int, limit: int | None = None) -> tuple[torch
     if not (index.exists() and pixels.exists()):
         kept, skipped = {}, []                     # digest -> name, in order; (name, reason)
         with whole_file(pixels) as file:
-            for data in progress(_usable(iter(names), read, size, limit, kept, skipped), limit, label, "photos"):
-                file.write(data)
+            photos = _usable(iter(names), read, size, limit, kept, skipped)
+            file.writelines(progress(photos, limit, label, "photos"))
             require(kept, f"{source} has no photo that can be used of {len(names)}: {dict(skipped[:1])}")
         write(index, json.dumps([len(kept), skipped, hashlib.sha256(b"".join(kept)).hexdigest()]).encode())  # now valid
     count, skipped, identity = json.loads(index.read_text())
@@ -86,9 +86,8 @@ def _list(source):
         paths = {path.relative_to(folder).as_posix(): path for path in photo.find_photos(folder)[0] if path.exists()}
         stamps = {name: (path.stat().st_size, path.stat().st_mtime_ns) for name, path in paths.items()}
         return stamps, lambda name: photo.read_photo(paths[name]), len(paths), "preparing"
-    if source == "demo":
-        return dict.fromkeys(map(str, range(demo.COUNT))), lambda name: demo.scene(int(name)), demo.COUNT, "drawing"
-    raise UserError(f"--data {source}: no such folder, and no set of that name")
+    require(source == "demo", f"--data {source}: no such folder, and no set of that name")
+    return dict.fromkeys(map(str, range(demo.COUNT))), lambda name: demo.scene(int(name)), demo.COUNT, "drawing"
 
 
 def _usable(names, read, size, limit, kept, skipped):

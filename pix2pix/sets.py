@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib import parse, request
 
 from pix2pix.photo import PhotoError, read_photo
-from pix2pix.runtime import UserError, require, write
+from pix2pix.runtime import require, write
 
 COMMIT = "08412e7a2ee7a05cfc0e68ff91b7b7355ff715b4"
 GROUPS_TREE = f"https://api.github.com/repos/subhanmahmood/group-photos/git/trees/{COMMIT}?recursive=1"
@@ -80,8 +80,6 @@ def _fetch(address, use, tail=None):
             require(len(content) == int(response.headers.get("Content-Length", len(content))), "it is cut off", OSError)
             return use(content, int(response.headers.get("Content-Range", "/0").split("/")[1]))
         except Exception as problem:               # of the network, the server, the disk, or of what has come
-            if getattr(problem, "code", None) in (404, 410):
-                raise PhotoError(f"{address}: {problem}") from problem
-            failure = problem
+            require(getattr(problem, "code", None) not in (404, 410), f"{address}: {problem}", PhotoError)
+            require(pause, f"{address}: {problem}; try again (what has come stays), or name a folder got by hand")
         time.sleep(pause)
-    raise UserError(f"{address}: {failure}; try again (what has come stays), or get them by hand and name their folder")

@@ -91,7 +91,7 @@ def server(work, monkeypatch):
     monkeypatch.setattr(sets, "GROUPS_TREE", server.address + "tree?recursive=1")
     monkeypatch.setattr(sets, "COCO_ARCHIVE", server.address + "zips/train2017.zip")
     monkeypatch.setattr(sets, "ADDRESS", {"groups": server.address + "raw/", "coco": server.address})
-    monkeypatch.setattr(sets, "PAUSES", (0, 0, 0))
+    monkeypatch.setattr(sets, "PAUSES", (1e-9, 1e-9, 1e-9))
     monkeypatch.setattr(sets, "TIMEOUT", 0.05)
     yield server
     server.stop()
@@ -210,7 +210,7 @@ def test_giving_up_is_one_clear_line_and_the_next_run_goes_on(server, groups, wo
     assert train.main(options) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {server.address}raw/Wed3a/") and error.count("\n") == 1
-    assert "try again (what has come stays), or get them by hand and name their folder" in error
+    assert "try again (what has come stays), or name a folder got by hand" in error
     assert not (work / "runs").exists() and not list(work.glob("data/cache/*"))  # a part is never taken for the whole
     assert groups[7] not in photos("data/groups") and not list(work.rglob(".*"))
     there, server.troubles = photos("data/groups"), {}

@@ -271,3 +271,22 @@ def test_a_batch_of_another_precision_than_the_runs_own_is_refused(work, scenes,
     assert train.main(options) == 0
     assert train.main([*options, "--resume", "--precision", "bf16"]) == 2
     assert "--precision bf16 contradicts the run to resume: fp32" in capsys.readouterr().err
+
+
+def test_compiled_networks_train_the_same(work, scenes, monkeypatch):
+    """With Dynamo's eager backend, which needs no C++ compiler: the same figures, from both networks' compiled calls."""
+    compiled, compile_ = [], torch.nn.Module.compile
+
+    def compile_eagerly(net):
+        compiled.append(type(net))
+        compile_(net, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
+    options = ["--data", str(scenes), *TINY, "--pretrain-epochs", "0", "--gan-epochs", "1"]
+    assert train.main([*options, "--out", "plain"]) == 0 and not compiled
+    assert train.main([*options, "--out", "compiled", "--compile"]) == 0 and compiled == [Generator, Discriminator]
+    for plain, row in zip(read_log("plain"), read_log("compiled"), strict=True):
+        figures = row.keys() - {"seconds", "pictures_per_second"}
+        assert {name: plain[name] for name in figures} == {name: row[name] for name in figures}
+    saved = load_saved(work / "compiled/generator.pt", "generator")
+    Generator(pretrained=False).load_state_dict(saved["weights"])
