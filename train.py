@@ -104,7 +104,7 @@ def parse_options(argv, saved: dict | None = None):
     add("--seed", type=int, default=0, help="of split, first weights and order of photos (default: %(default)s)")
     add("--limit", type=int, help="photos used in all, held-out ones included (default: every one)")
     add("--no-pretrained", action="store_true", help="no ImageNet weights: start from noise")
-    add("--compile", action="store_true", help="torch.compile G and D first: it takes minutes, try whether it pays")
+    add("--compile", action="store_true", help="torch.compile G and D: a minute or more to start; measure if it pays")
     add("--resume", action="store_true", help="go on from checkpoint.pt in --out, or begin where there is none")
     add("--device", default="auto", help="auto (cuda, under torchrun a GPU each, else cpu), cpu, cuda:1, mps ...")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where that is fast")

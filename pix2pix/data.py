@@ -32,8 +32,7 @@ def load_photos(source: str, size: int, limit: int | None = None) -> tuple[torch
     if not (index.exists() and pixels.exists()):
         kept, skipped = {}, []                     # digest -> name, in order; (name, reason)
         with whole_file(pixels) as file:
-            photos = _usable(iter(names), read, size, limit, kept, skipped)
-            file.writelines(progress(photos, limit, label, "photos"))
+            file.writelines(progress(_usable(iter(names), read, size, limit, kept, skipped), limit, label, "photos"))
             require(kept, f"{source} has no photo that can be used of {len(names)}: {dict(skipped[:1])}")
         write(index, json.dumps([len(kept), skipped, hashlib.sha256(b"".join(kept)).hexdigest()]).encode())  # now valid
     count, skipped, identity = json.loads(index.read_text())

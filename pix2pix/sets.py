@@ -69,7 +69,7 @@ def _archive(content, total):
 def _fetch(address, use, tail=None):
     """use(content, total size) of an address, or of its last `tail` bytes; tried again where that fails."""
     ask = request.Request(address, headers={"Range": f"bytes=-{tail}"} if tail else {})
-    for pause in (*PAUSES, 0):
+    for pause in (*PAUSES, 0):                     # 0: no other try
         start, content = time.monotonic(), bytearray()
         try:
             with request.urlopen(ask, timeout=TIMEOUT) as response:
@@ -81,5 +81,6 @@ def _fetch(address, use, tail=None):
             return use(content, int(response.headers.get("Content-Range", "/0").split("/")[1]))
         except Exception as problem:               # of the network, the server, the disk, or of what has come
             require(getattr(problem, "code", None) not in (404, 410), f"{address}: {problem}", PhotoError)
-            require(pause, f"{address}: {problem}; try again (what has come stays), or name a folder got by hand")
+            require(pause, f"{address}: {problem}; try again (what has come stays), or get them "
+                           "by hand and name their folder")
         time.sleep(pause)

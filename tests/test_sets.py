@@ -210,7 +210,7 @@ def test_giving_up_is_one_clear_line_and_the_next_run_goes_on(server, groups, wo
     assert train.main(options) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {server.address}raw/Wed3a/") and error.count("\n") == 1
-    assert "try again (what has come stays), or name a folder got by hand" in error
+    assert "try again (what has come stays), or get them by hand and name their folder" in error
     assert not (work / "runs").exists() and not list(work.glob("data/cache/*"))  # a part is never taken for the whole
     assert groups[7] not in photos("data/groups") and not list(work.rglob(".*"))
     there, server.troubles = photos("data/groups"), {}
