@@ -17,13 +17,11 @@ from pix2pix.color import decode, luminance
 from pix2pix.models import Generator
 from pix2pix.photo import WRITABLE, PhotoError, find_photos, read_photo, shrink, write_photo
 
-STRIP = 2**18                                      # pixels of a photo that are worked on at a time
-
 
 def load_generator(path: Path, device: torch.device) -> Generator:
     """The averaged generator that train.py saved, ready to use; its .config holds the options it was trained with."""
     saved = runtime.load_saved(path, "generator")
-    G = Generator(pretrained=False)
+    G = Generator(pretrained=False, out_channels=2 + saved["config"].get("restore", False))
     G.load_state_dict(saved["weights"])
     G.config = saved["config"]
     return G.to(device, memory_format=torch.channels_last).eval()
@@ -31,21 +29,27 @@ def load_generator(path: Path, device: torch.device) -> Generator:
 
 @torch.inference_mode()
 def colorize(G: Generator, photo: Image.Image, size: int) -> Image.Image:
-    """Colour an "RGB" photo of any size: G sees it as a square of `size` pixels, its own luminance stays as it is."""
+    """Colour an "RGB" photo of any size: G sees it as a square of `size` pixels.
+
+    Its own luminance stays as it is, but for what a G with `out_channels` 3 repairs.
+    """
     device = next(G.parameters()).device
     width, height = photo.size
-    L = luminance(shrink(photo, size)[None].to(device))                             # (1, 1, size, size)
-    ab = torch.nn.functional.interpolate(G(L), (height, width), mode="bilinear")    # (1, 2, height, width)
+    small = luminance(shrink(photo, size)[None].to(device))                         # (1, 1, size, size)
+    added = G(small).contiguous()                                                   # (1, 2 or 3, size, size)
+    added[:, :-2] -= small                         # of an L of its own, only what differs is enlarged and added
+    added = torch.nn.functional.interpolate(added, (height, width), mode="bilinear")        # (1, 2 or 3, height, width)
     coloured = Image.new("RGB", photo.size)
-    rows = max(1, STRIP // width)
+    rows = max(1, 2**18 // width)                  # in strips of a quarter of a megapixel, or 50 would fill the memory
     for top in range(0, height, rows):
-        strip = pil_to_tensor(photo.crop((0, top, width, min(top + rows, height))))
-        L = luminance(strip[None].to(device))                                       # (1, 1, rows, width)
-        coloured.paste(to_pil_image(decode(L, ab[:, :, top : top + rows])[0]), (0, top))
+        # (1, 1, rows, width):
+        L = luminance(pil_to_tensor(photo.crop((0, top, width, min(top + rows, height))))[None].to(device))
+        correction, ab = added[:, :, top : top + rows].tensor_split((-2,), dim=1)
+        coloured.paste(to_pil_image(decode(L + correction.sum(dim=1, keepdim=True), ab)[0]), (0, top))
     return coloured
 
 
-def parse_options(argv):
+def infer(argv) -> int:
     parser = runtime.ArgumentParser(prog="infer.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("input", type=Path, metavar="INPUT", help="a photo, or a folder of photos, searched through all its subfolders")
@@ -62,17 +66,13 @@ def parse_options(argv):
         parser.error(f"{args.output}: cannot write this format; these can be written: {' '.join(WRITABLE)}")
     if args.size is not None and (args.size < 32 or args.size % 32):
         parser.error(f"--size {args.size} is not a multiple of 32")
-    return args
 
-
-def infer(argv) -> int:
-    args = parse_options(argv)
     G = load_generator(args.checkpoint, runtime.pick_device(args.device))
     print("{}: trained on {data} at {size} pixels for {epochs} epochs".format(args.checkpoint, **G.config))
-    pairs, others = [(args.input, args.output)], 0
+    pairs, files = [(args.input, args.output)], 1
     if args.input.is_dir():
         root, out = args.input.resolve(), args.output.resolve()
-        photos, others = find_photos(root, leave_out=out if root in out.parents else None)
+        photos, files = find_photos(root, leave_out=out if root in out.parents else None)
         names = [photo.name if photo.suffix.lower() in WRITABLE else photo.name + ".png" for photo in photos]
         pairs = [(photo, out / photo.relative_to(root).with_name(name)) for photo, name in zip(photos, names)]
     runtime.require(len({*dict(pairs).values()}) == len(pairs), "a.gif and a.gif.png have one output: rename one")
@@ -100,7 +100,7 @@ def infer(argv) -> int:
     errors = [result for result in results if isinstance(result, Exception)]
     print("".join(f"error: {error}\n" for error in errors), end="", file=sys.stderr)
     done, there = results.count("coloured"), results.count("there already")
-    print(f"{done} coloured, {there} there already, {len(errors)} failed, {others} other files left alone")
+    print(f"{done} coloured, {there} there already, {len(errors)} failed, {files - len(pairs)} other files left alone")
     return 1 if errors else 0
 
 

@@ -12,42 +12,54 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torchvision.transforms.functional import to_pil_image
-from torchvision.utils import make_grid
+from torchvision.utils import save_image
 
-from pix2pix import data, photo, runtime
-from pix2pix.color import ab_error, colorfulness, decode, encode, luminance, psnr
-from pix2pix.models import Discriminator, Generator
+from pix2pix import data, runtime
+from pix2pix.color import ab_error, colorfulness, decode, encode, psnr
+from pix2pix.damage import damage
+from pix2pix.models import Discriminator, Generator, complete
 
 REPORT = "l1 {l1:.4f}; held out: ab error {ab_error:.2f} (gray {gray:.2f}), PSNR {psnr:.2f} dB; {seconds:.0f} s"
-MEMORY = 0.999                                     # of the average of G, a step: it spans about 1,000 steps
 
 
-def pretrain_step(G, opt_G, L: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """G alone, on L1. L (B, 1, H, W) and target (B, 2, H, W) as `color.encode` gives them."""
-    l1 = F.l1_loss(G(L), target)
+def examples(rgb_u8: Tensor, restore: bool, seed) -> tuple[Tensor, Tensor, Tensor | None]:
+    """uint8 sRGB (B, 3, H, W) -> the L that G sees, the target to make of it, and the weight of each number in L1.
+
+    The target is ab (B, 2, H, W), and the weight None, for all the same. With `restore` L is damaged and the target is
+    the undamaged (L, ab), (B, 3, H, W), in which what is lost counts 6 times (as holes do in Liu et al. 2018): being
+    1 % of the pixels, it would hardly teach anything.
+    """
+    L, ab = encode(rgb_u8)
+    if not restore:
+        return L, ab, None
+    damaged, lost = damage(L, seed)
+    return damaged, torch.cat((L, ab), dim=1), (1 + 5 * lost).expand(-1, 3, -1, -1)
+
+
+def pretrain_step(G, opt_G, L: Tensor, target: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
+    """G alone, on L1. L (B, 1, H, W), target and weight (B, 2 or 3, H, W) as `examples` gives them."""
+    l1 = F.l1_loss(G(L), target, weight=weight)
     opt_G.zero_grad()
     l1.backward()
     opt_G.step()
     return {"l1": l1.detach()}
 
 
-def gan_step(G, D, opt_G, opt_D, L: Tensor, target: Tensor, l1_weight: float) -> dict[str, Tensor]:
+def gan_step(G, D, opt_G, opt_D, L: Tensor, target: Tensor, l1_weight: float, weight=None) -> dict:
     """D learns to tell target from G(L), then G to deceive D, a step each (paper, section 3.3)."""
-    fake = G(L)                                                                     # (B, 2, H, W)
+    fake = G(L)                                                                     # (B, 2 or 3, H, W)
 
-    D.requires_grad_(True)
     real_logits, fake_logits = D(L, target), D(L, fake.detach())                    # (B, 1, 15, 15) at 256x256
-    d_loss = (bce(real_logits, 1) + bce(fake_logits, 0)) / 2                        # halved, to slow D down (ibid.)
+    # softplus(-logits) is binary cross-entropy with label 1, softplus(logits) with 0; halved, to slow D down (ibid.)
+    d_loss = (F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()) / 2
     opt_D.zero_grad()
     d_loss.backward()
     opt_D.step()
 
-    D.requires_grad_(False)
-    # D itself: its DistributedDataParallel would wait for gradients of frozen weights.
-    g_gan, l1 = bce(getattr(D, "module", D)(L, fake), 1), F.l1_loss(fake, target)
-    (from_gan,) = torch.autograd.grad(g_gan, fake)                                  # (B, 2, H, W): at G's output
-    (from_l1,) = torch.autograd.grad(l1_weight * l1, fake)                          # they are apart: log their ratio
+    # Gradients at G's output alone: none reach D, whose DistributedDataParallel would wait for them.
+    g_gan, l1 = F.softplus(-getattr(D, "module", D)(L, fake)).mean(), F.l1_loss(fake, target, weight=weight)
+    (from_gan,) = torch.autograd.grad(g_gan, fake)                                  # (B, 2 or 3, H, W)
+    (from_l1,) = torch.autograd.grad(l1_weight * l1, fake)                          # apart, to log their ratio
     opt_G.zero_grad()
     fake.backward(from_gan + from_l1)
     opt_G.step()
@@ -56,28 +68,33 @@ def gan_step(G, D, opt_G, opt_D, L: Tensor, target: Tensor, l1_weight: float) ->
             "gradient_ratio": from_gan.norm() / from_l1.norm()}
 
 
-def bce(logits: Tensor, label: float) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
-
-
 def update_average(average: nn.Module, G: nn.Module, step: int) -> None:
     """Move the exponential moving average of G, BatchNorm statistics included, towards G after its `step`-th step."""
-    memory = min(MEMORY, step / (step + 9))        # a short memory at first, or the random start would linger
+    memory = min(0.999, step / (step + 9))         # of 1,000 steps; short at first, or the random start would linger
     pair = [[tensor for tensor in net.state_dict().values() if tensor.is_floating_point()] for net in (average, G)]
     get_ema_multi_avg_fn(memory)(*pair, None)
 
 
 @torch.no_grad()
-def evaluate(G, images: Tensor, indices: Tensor, batch_size: int, device: torch.device) -> dict[str, float]:
-    """Held-out ab error (CIE units), PSNR (dB) and colorfulness of G's pictures, and the truth's: means over photos."""
+def evaluate(G, images: Tensor, indices: Tensor, batch_size: int, device: torch.device, restore=False) -> dict:
+    """Held-out ab error (CIE units), PSNR (dB) and colorfulness of G's pictures, and the truth's: means over photos.
+
+    With `restore`, on damage that is always the same, also the PSNR of L (dB): of damaged photos ("L_psnr"), of what is
+    lost and of what is kept in them, and of undamaged photos.
+    """
     scores = []
-    for batch in data.batches(images, indices, batch_size):
+    for number, batch in enumerate(data.batches(images, indices, batch_size)):
         truth = batch.to(device)
-        L, ab = encode(truth)
-        fake = G(L)
-        rgb = decode(L, fake)
-        scores.append(torch.stack((ab_error(fake, ab), psnr(rgb, truth), colorfulness(rgb), colorfulness(truth))))
-    return dict(zip(("ab_error", "psnr", "colorfulness", "colorfulness_truth"), torch.cat(scores, 1).mean(1).tolist()))
+        seen, target, weight = examples(truth, restore, ("held out", number))
+        L, ab = complete(seen, G(seen))
+        rgb = decode(L, ab)
+        scores.append({"ab_error": ab_error(ab, target[:, -2:]), "psnr": psnr(rgb, truth),
+                       "colorfulness": colorfulness(rgb), "colorfulness_truth": colorfulness(truth)})
+        if restore:
+            worn, lost = (seen != target[:, :1]).amax(dim=(1, 2, 3), keepdim=True), weight[:, :1] > 1
+            parts = {"L_psnr": worn, "L_psnr_lost": lost, "L_psnr_kept": worn & ~lost, "L_psnr_undamaged": ~worn}
+            scores[-1] |= {name: psnr(L * 255, target[:, :1] * 255, part) for name, part in parts.items()}
+    return {name: torch.cat([score[name] for score in scores]).nanmean().item() for name in scores[0]}
 
 
 def gray(L: Tensor) -> Tensor:
@@ -103,8 +120,8 @@ def parse_options(argv, saved: dict | None = None):
     add("--val", type=int, help="photos held out, at most a fifth (default: 50; of all groups, all but 4850)")
     add("--seed", type=int, default=0, help="of split, first weights and order of photos (default: %(default)s)")
     add("--limit", type=int, help="photos used in all, held-out ones included (default: every one)")
+    add("--restore", action="store_true", help="repair photos, too: learn from damaged L, and put out L with ab")
     add("--no-pretrained", action="store_true", help="no ImageNet weights: start from noise")
-    add("--compile", action="store_true", help="torch.compile G and D: a minute or more to start; measure if it pays")
     add("--resume", action="store_true", help="go on from checkpoint.pt in --out, or begin where there is none")
     add("--device", default="auto", help="auto (cuda, under torchrun a GPU each, else cpu), cpu, cuda:1, mps ...")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where that is fast")
@@ -123,24 +140,21 @@ def parse_options(argv, saved: dict | None = None):
     return args
 
 
-@torch.no_grad()
 def save_results(out: Path, rows: list[dict], average: nn.Module, config: dict, photos: Tensor) -> None:
     """What people look at and use, made from what checkpoint.pt holds. Samples are gray, ours, truth."""
-    L = luminance(photos)
-    tiles = torch.stack((decode(L, gray(L)), decode(L, average(L)), photos), dim=1)             # (B, 3, 3, S, S)
-    picture = make_grid(tiles.flatten(0, 1), nrow=6, padding=4, pad_value=255)
-    photo.write_photo(to_pil_image(picture), out / "samples" / f"{rows[-1]['epoch']:03}_{rows[-1]['phase']}.png")
+    L, _, _ = examples(photos, config["restore"], "samples")
+    tiles = torch.stack((decode(L, gray(L)), decode(*complete(L, average(L))), photos), dim=1)  # (B, 3, 3, S, S)
+    with runtime.whole_file(out / "samples" / f"{rows[-1]['epoch']:03}_{rows[-1]['phase']}.png") as file:
+        save_image(tiles.flatten(0, 1) / 255, file, format="png", nrow=6, padding=4, pad_value=1)
     runtime.write(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     about = {"kind": "generator", "config": config | {"epochs": rows[-1]["epoch"]}}
     runtime.save(out / "generator.pt", about | {"weights": average.state_dict()})
 
 
 def train(argv) -> int:
-    rank, local, world = (int(os.environ.get(*pair)) for pair in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)))
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     args = parse_options(argv)
     device = runtime.pick_device(args.device)
-    if world > 1:                                  # torchrun started this process and others
-        torch.distributed.init_process_group(device_id=device if device.type == "cuda" else None)
     out = args.out or Path("runs", Path(args.data).resolve().name)
     checkpoint = out / "checkpoint.pt"
     saved = runtime.load_saved(checkpoint, "checkpoint") if checkpoint.exists() else None
@@ -149,69 +163,64 @@ def train(argv) -> int:
     config = {name: value for name, value in vars(args).items() if name not in ("out", "resume", "device")}
     last = args.pretrain_epochs + args.gan_epochs
 
-    if local:                                      # the first process of a machine prepares the photos for the others
-        torch.distributed.barrier()
+    if world > 1:                                  # torchrun started this process and others
+        if rank == 0:                              # the first prepares the photos, the others wait for it below
+            data.load_photos(args.data, args.size, args.limit)
+        torch.distributed.init_process_group(device_id=device if device.type == "cuda" else None)
     images, skipped, identity = data.load_photos(args.data, args.size, args.limit)
-    if world > 1 and not local:
-        torch.distributed.barrier()
     runtime.require(not saved or saved["identity"] == identity, f"{args.data} has changed since: begin another --out")
     # By default 50 are held out, but all after 4,850 of groups where that is as good as whole.
     val = args.val or (len(images) - 4850 if args.data == "groups" and len(images) >= 4900 else 50)
     train_indices, val_indices = data.split(len(images), val, args.seed)
     if rank == 0:
-        for part in (*out.glob(".pix2pix-*"), *out.glob("samples/.pix2pix-*")):
-            part.unlink()                          # left by a run that was killed while it wrote
         runtime.write(out / "skipped.txt", "\n".join(map("\t".join, skipped)).encode(errors="backslashreplace"))
         print(f"{len(train_indices)} photos to train on, {val} held out, {len(skipped)} left out ({out}/skipped.txt)")
 
     torch.manual_seed(args.seed)
-    G, D = Generator(pretrained=not args.no_pretrained and not saved), Discriminator()
+    # Two channels, ab, or three, (L, ab):
+    G, D = Generator(not args.no_pretrained and not saved, 2 + args.restore), Discriminator(2 + args.restore)
     nn.ModuleList((G, D)).to(device, memory_format=torch.channels_last)
-    G.bf16 = D.bf16 = runtime.use_bf16(args.precision, device)
     average = copy.deepcopy(G).eval().requires_grad_(False)      # what is evaluated, shown and shipped
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), args.lr, betas=(0.5, 0.999), fused=True) for net in (G, D))
     parts = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}
     for name, part in parts.items() if saved else ():
         part.load_state_dict(saved[name])
-    held_out = images, val_indices, args.batch_size, device
-    rows = saved["rows"] if saved else [{"phase": "gray", "epoch": 0} | evaluate(gray, *held_out)]
-    if saved and rank == 0:
-        save_results(out, rows, average, config, images[val_indices[:8]].to(device))
-    for net in (G, D) if args.compile else ():
-        net.compile()                              # the average, copied above, stays as it is: no step calls it
-    # What the steps see: under torchrun, gradients are means over all processes. BatchNorm stays each one's own.
-    shared_G, shared_D = (nn.parallel.DistributedDataParallel(net) if world > 1 else net for net in (G, D))
-    shared_G.broadcast_buffers = shared_D.broadcast_buffers = False
+    held_out = images, val_indices, args.batch_size, device, args.restore
+    # Without its cache: that would hold weights from before a step.
+    with torch.autocast(device.type, torch.bfloat16, runtime.use_bf16(args.precision, device), cache_enabled=False):
+        rows = saved["rows"] if saved else [{"phase": "gray", "epoch": 0} | evaluate(gray, *held_out)]
+        if saved and rank == 0:
+            save_results(out, rows, average, config, images[val_indices[:8]].to(device))
+        # What the steps see: under torchrun, gradients are means over all processes. BatchNorm stays each one's own.
+        shared_G, shared_D = (nn.parallel.DistributedDataParallel(net) if world > 1 else net for net in (G, D))
+        shared_G.broadcast_buffers = shared_D.broadcast_buffers = False
 
-    steps = max(1, len(train_indices) // (args.batch_size * world))
-    for epoch in range(len(rows), last + 1):
-        phase = "pretrain" if epoch <= args.pretrain_epochs else "gan"
-        start, totals = time.perf_counter(), {}
-        loader = data.batches(images, train_indices, args.batch_size, (args.seed, epoch), rank, world)
-        if rank == 0:
+        steps = max(1, len(train_indices) // (args.batch_size * world))
+        for epoch in range(len(rows), last + 1):
+            phase = "pretrain" if epoch <= args.pretrain_epochs else "gan"
+            start, totals = time.perf_counter(), {}
+            loader = data.batches(images, train_indices, args.batch_size, (args.seed, epoch), rank, world)
             loader = runtime.progress(loader, steps, f"{phase} {epoch}/{last}", "photos", args.batch_size * world)
-        for step, batch in enumerate(loader, 1):
-            batch = batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch.to(device)
-            L, ab = encode(batch)
-            losses = (pretrain_step(shared_G, opt_G, L, ab) if phase == "pretrain" else
-                      gan_step(shared_G, shared_D, opt_G, opt_D, L, ab, args.l1_weight))
-            update_average(average, G, (epoch - 1) * steps + step)
-            totals = {name: totals.get(name, 0) + loss for name, loss in losses.items()}
-        means = (torch.stack(list(totals.values())) / steps).tolist()    # the epoch's one wait for the device
-        if rank:
-            continue                               # the first process alone evaluates and writes
-        row = {"phase": phase, "epoch": epoch, "seconds": time.perf_counter() - start} | evaluate(average, *held_out)
-        row |= dict(zip(totals, means)) | {"pictures_per_second": steps * len(batch) * world / row["seconds"]}
-        # False for NaN too:
-        runtime.require(sum(means) + row["ab_error"] < float("inf"), f"loss not finite in epoch {epoch}: lower --lr")
-        rows.append(row)
-        save_results(out, rows, average, config, images[val_indices[:8]].to(device))
-        state = {"kind": "checkpoint", "config": config, "identity": identity, "rows": rows}
-        state |= {name: part.state_dict() for name, part in parts.items()}
-        runtime.save(checkpoint, state)                                            # last: it commits the epoch
-        print(f"{phase} {epoch}/{last}:", REPORT.format(**row, gray=rows[0]["ab_error"]), flush=True)
-    if world > 1:
-        torch.distributed.destroy_process_group()
+            for step, batch in enumerate(loader, 1):
+                batch = batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch.to(device)
+                L, target, weight = examples(batch, args.restore, (args.seed, epoch, rank, step))
+                losses = (pretrain_step(shared_G, opt_G, L, target, weight) if phase == "pretrain" else
+                          gan_step(shared_G, shared_D, opt_G, opt_D, L, target, args.l1_weight, weight))
+                update_average(average, G, (epoch - 1) * steps + step)
+                totals = {name: totals.get(name, 0) + loss for name, loss in losses.items()}
+            means = (torch.stack(list(totals.values())) / steps).tolist()    # the epoch's one wait for the device
+            if rank:
+                continue                               # the first process alone evaluates and writes
+            row = {"phase": phase, "epoch": epoch, "seconds": time.perf_counter() - start} | dict(zip(totals, means))
+            row |= evaluate(average, *held_out) | {"pictures_per_second": steps * len(batch) * world / row["seconds"]}
+            # Neither infinity nor NaN is below:
+            runtime.require(sum(means) + row["ab_error"] < 1e9, f"loss not finite in epoch {epoch}: lower --lr")
+            rows.append(row)
+            save_results(out, rows, average, config, images[val_indices[:8]].to(device))
+            state = {"kind": "checkpoint", "config": config, "identity": identity, "rows": rows}
+            # Last: it commits the epoch.
+            runtime.save(checkpoint, state | {name: part.state_dict() for name, part in parts.items()})
+            print(f"{phase} {epoch}/{last}:", REPORT.format(**row, gray=rows[0]["ab_error"]), flush=True)
     if rank == 0:
         print(f"done: look at {out}/samples, and try python infer.py IN.jpg OUT.jpg --checkpoint {out}/generator.pt")
     return 0

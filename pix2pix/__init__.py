@@ -6,5 +6,6 @@ data.py     photos on disk, or a set by name -> one uint8 tensor -> split -> bat
 photo.py    one photo file in, one photo file out
 sets.py     groups and coco by name: lists of addresses -> data/<name>/
 demo.py     procedural scenes for --data demo
+damage.py   artificial ageing of L for --restore
 runtime.py  what both scripts need: device, whole files, progress, errors made for people
 """

@@ -62,9 +62,13 @@ def ab_error(ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return AB_SCALE * (ab - truth).abs().mean(dim=(1, 2, 3))
 
 
-def psnr(rgb_u8: torch.Tensor, truth_u8: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio of uint8 RGB (B, 3, H, W) in dB, (B,); equal pictures get 120."""
-    mean_square = (rgb_u8.float() - truth_u8.float()).div(255).square().mean(dim=(1, 2, 3))
+def psnr(picture: torch.Tensor, truth: torch.Tensor, where=1) -> torch.Tensor:
+    """Peak signal-to-noise ratio in dB, (B,), of pictures (B, C, H, W) on 0..255; equal ones get 120.
+
+    Over all pixels, or those `where` a mask (B, 1, H, W) is True: NaN in a picture without any.
+    """
+    square = (picture.float() - truth.float()).div(255).square()
+    mean_square = (square * where).sum(dim=(1, 2, 3)) / (torch.ones_like(square) * where).sum(dim=(1, 2, 3))
     return -10 * torch.log10(mean_square.clamp(min=1e-12))
 
 

@@ -11,9 +11,7 @@ from pathlib import Path
 import torch
 
 from pix2pix import color, demo, photo, sets
-from pix2pix.runtime import progress, require, whole_file, write
-
-GRAY, JUDGED = 10, 256                             # less colorful at that size teaches nothing (as in the reference)
+from pix2pix.runtime import progress, require, seeded, whole_file, write
 
 
 def load_photos(source: str, size: int, limit: int | None = None) -> tuple[torch.Tensor, list, str]:
@@ -24,7 +22,7 @@ def load_photos(source: str, size: int, limit: int | None = None) -> tuple[torch
     colorfulness under 10 at 256 pixels, and exact duplicates. `limit` takes only the first so many, and fetches and
     reads no more than these need. Raises UserError where there is no such set, or no usable photo in it.
     """
-    names, read, most, label = _list(source)
+    names, read, most = _list(source)
     limit = min(limit or most, most, len(names))
     code = [Path(file).read_text() for file in (__file__, color.__file__, demo.__file__, photo.__file__)]
     key = hashlib.sha256(json.dumps([names, size, limit, code, photo.Image.__version__]).encode()).hexdigest()[:24]
@@ -32,7 +30,7 @@ def load_photos(source: str, size: int, limit: int | None = None) -> tuple[torch
     if not (index.exists() and pixels.exists()):
         kept, skipped = {}, []                     # digest -> name, in order; (name, reason)
         with whole_file(pixels) as file:
-            file.writelines(progress(_usable(iter(names), read, size, limit, kept, skipped), limit, label, "photos"))
+            file.writelines(progress(_usable(iter(names), read, size, limit, kept, skipped), limit, source, "photos"))
             require(kept, f"{source} has no photo that can be used of {len(names)}: {dict(skipped[:1])}")
         write(index, json.dumps([len(kept), skipped, hashlib.sha256(b"".join(kept)).hexdigest()]).encode())  # now valid
     count, skipped, identity = json.loads(index.read_text())
@@ -44,7 +42,7 @@ def load_photos(source: str, size: int, limit: int | None = None) -> tuple[torch
 def split(n: int, val: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices of the photos to train on and of `val` held-out ones: disjoint, the same for the same arguments."""
     require(1 <= val <= n // 5, f"--val {val} does not fit {n} photos: hold out 1 or more, at most a fifth, {n // 5}")
-    order = torch.randperm(n, generator=_generator((seed, 0)))
+    order = torch.randperm(n, generator=seeded((seed, 0)))
     return order[val:].sort().values, order[:val].sort().values
 
 
@@ -57,36 +55,29 @@ def batches(images: torch.Tensor, indices: torch.Tensor, batch_size: int, seed=N
     batch_size, mirror = max(1, min(batch_size, len(indices) // world)), torch.zeros(len(indices), dtype=torch.bool)
     step = batch_size * world
     if seed is not None:
-        generator = _generator(seed)
+        generator = seeded(seed)
         indices = indices[torch.randperm(len(indices), generator=generator)][: len(indices) // step * step]
         mirror = torch.rand(len(indices), generator=generator) < 0.5
-    for start in range(rank * batch_size, len(indices), step):
-        part = slice(start, start + batch_size)
-        batch = images[indices[part]]
-        batch[mirror[part]] = batch[mirror[part]].flip(-1)
+    for chosen, mirrored in islice(zip(indices.split(batch_size), mirror.split(batch_size)), rank, None, world):
+        batch = images[chosen]
+        batch[mirrored] = batch[mirrored].flip(-1)
         yield batch
 
 
-def _generator(seed) -> torch.Generator:
-    """Mixed, so that neighbouring seeds and epochs share nothing."""
-    return torch.Generator().manual_seed(int(hashlib.sha256(str(seed).encode()).hexdigest()[:15], 16))
-
-
 def _list(source):
-    """Photos in the order of their use, with what tells that one changed; how to read one; the most to use; a label."""
+    """Photos in the order of their use, with what tells that one changed; how to read one; the most to use."""
     folder = Path(source)
     if source in sets.ADDRESS and not folder.is_dir():
         folder = Path("data", source)
         listing = folder / "listing.json"          # photos without it are a person's own copy, used as it is
         if listing.exists() or not photo.find_photos(folder)[0]:
-            download = sets.Download(source, folder, listing)
-            return dict.fromkeys(download.names), download.read, sets.MOST[source], download
+            return sets.download(source, folder, listing)
     if folder.is_dir():
-        paths = {path.relative_to(folder).as_posix(): path for path in photo.find_photos(folder)[0] if path.exists()}
-        stamps = {name: (path.stat().st_size, path.stat().st_mtime_ns) for name, path in paths.items()}
-        return stamps, lambda name: photo.read_photo(paths[name]), len(paths), "preparing"
+        stats = {path: path.stat() for path in photo.find_photos(folder)[0] if path.exists()}
+        stamps = {path.relative_to(folder).as_posix(): (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
+        return stamps, lambda name: photo.read_photo(folder / name), len(stamps)
     require(source == "demo", f"--data {source}: no such folder, and no set of that name")
-    return dict.fromkeys(map(str, range(demo.COUNT))), lambda name: demo.scene(int(name)), demo.COUNT, "drawing"
+    return dict.fromkeys(map(str, range(demo.COUNT))), lambda name: demo.scene(int(name)), demo.COUNT
 
 
 def _usable(names, read, size, limit, kept, skipped):
@@ -95,8 +86,9 @@ def _usable(names, read, size, limit, kept, skipped):
     def read_one(name):
         try:
             picture = read(name)
-            shrunk = {side: photo.shrink(picture, side) for side in {JUDGED, size}}     # once, where these are the same
-            require(color.colorfulness(shrunk[JUDGED][None]) >= GRAY, "gray, or nearly", photo.PhotoError)
+            shrunk = {side: photo.shrink(picture, side) for side in {256, size}}         # once, where these are the same
+            # As in the reference: what is less colorful teaches nothing.
+            require(color.colorfulness(shrunk[256][None]) >= 10, "gray, or nearly", photo.PhotoError)
             return shrunk[size].contiguous().numpy().tobytes(), None
         except photo.PhotoError as error:
             return None, str(error)

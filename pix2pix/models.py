@@ -1,6 +1,5 @@
 """The two networks of pix2pix (Isola et al. 2017): G predicts the colours ab from L, D judges (L, target) pairs."""
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
@@ -12,32 +11,46 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Generator(nn.Module):
     """U-Net whose encoder is torchvision's ResNet18: L (B, 1, H, W) in [0, 1] -> ab (B, 2, H, W) in [-1, 1], float32.
 
-    H and W are multiples of 32. `pretrained` starts the encoder from ImageNet and raises UserError where those weights
-    cannot be had. 15.7 GFLOP (2 per multiply-add) a picture at 256x256.
+    With `out_channels` 3 it repairs, too, and puts its own L, in [0, 1], before ab: (B, 3, H, W). H and W are multiples
+    of 32. `pretrained` starts the encoder from ImageNet and raises UserError where those weights cannot be had. 15.7
+    GFLOP (2 per multiply-add) a picture at 256x256.
     """
 
-    bf16 = False                                   # True: convolutions in bfloat16; weights and results stay float32
-
-    def __init__(self, pretrained: bool = True):
+    def __init__(self, pretrained: bool = True, out_channels: int = 2):
         super().__init__()
-        self.encoder = _imagenet_resnet18() if pretrained else resnet18()
+        weights = ResNet18_Weights.IMAGENET1K_V1 if pretrained else None
+        try:
+            self.encoder = resnet18(weights=weights)
+        except Exception as error:                 # no network, a proxy's page, a cut file: the way out is the same
+            by_hand = f"download {weights.url} into {torch.hub.get_dir()}/checkpoints, or train with --no-pretrained"
+            raise UserError(f"the ImageNet weights of ResNet18 cannot be had ({error}): {by_hand}") from error
         del self.encoder.avgpool, self.encoder.fc
-        # From the depth upwards, joined by the skips: layer3, layer2, layer1, relu1, and at full size L itself.
-        channels = (512, 256, 256), (256, 128, 128), (128, 64, 64), (64, 64, 64), (64, 1, 32)
+        # From the depth upwards, joined by the skips: layer3, layer2, layer1, relu1, and at full size the input itself.
+        channels = (512, 256, 256), (256, 128, 128), (128, 64, 64), (64, 64, 64), (64, 3, 32)
         self.decoder = nn.ModuleList([UpBlock(*three) for three in channels]).apply(init_weights)
-        self.to_ab = nn.Conv2d(32, 2, kernel_size=1).apply(init_weights)
+        self.head = nn.Conv2d(32, 4 if out_channels == 3 else 2, kernel_size=1).apply(init_weights)
 
     def forward(self, L: Tensor) -> Tensor:
-        with torch.autocast(L.device.type, torch.bfloat16, enabled=self.bf16):
-            gray = torch.cat([(L - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD)], dim=1)
-            relu1 = self.encoder.relu(self.encoder.bn1(self.encoder.conv1(gray)))   # (B,  64, H/2,  W/2)
-            layer1 = self.encoder.layer1(self.encoder.maxpool(relu1))               # (B,  64, H/4,  W/4)
-            layer2 = self.encoder.layer2(layer1)                                    # (B, 128, H/8,  W/8)
-            layer3 = self.encoder.layer3(layer2)                                    # (B, 256, H/16, W/16)
-            x = self.encoder.layer4(layer3)                                         # (B, 512, H/32, W/32)
-            for up, skip in zip(self.decoder, (layer3, layer2, layer1, relu1, L)):
-                x = up(x, skip)                                                     # last: (B, 32, H, W)
-            return torch.tanh(self.to_ab(x).float())                                # (B, 2, H, W)
+        gray = torch.cat([(L - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD)], dim=1)
+        relu1 = self.encoder.relu(self.encoder.bn1(self.encoder.conv1(gray)))       # (B,  64, H/2,  W/2)
+        layer1 = self.encoder.layer1(self.encoder.maxpool(relu1))                   # (B,  64, H/4,  W/4)
+        layer2 = self.encoder.layer2(layer1)                                        # (B, 128, H/8,  W/8)
+        layer3 = self.encoder.layer3(layer2)                                        # (B, 256, H/16, W/16)
+        x = self.encoder.layer4(layer3)                                             # (B, 512, H/32, W/32)
+        for up, skip in zip(self.decoder, (layer3, layer2, layer1, relu1, gray)):
+            x = up(x, skip)                                                         # last: (B, 32, H, W)
+        repair, ab = self.head(x).float().tensor_split((-2,), dim=1)                # float: autocast may be at work
+        if not repair.shape[1]:
+            return torch.tanh(ab)                                                   # (B, 2, H, W)
+        share, instead = torch.sigmoid(repair).split(1, dim=1)          # of L that is lost, and what belongs there
+        # In use, what it finds lost to less than a fifth, as it does when in doubt, stays exactly as it is.
+        share = share if self.training else 1.25 * (share - 0.2).clamp(min=0)
+        return torch.cat((L + share * (instead - L), torch.tanh(ab)), dim=1)        # (B, 3, H, W)
+
+
+def complete(L: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
+    """L (B, 1, H, W) and what G makes of it, its own L included or not -> L (B, 1, H, W) and ab (B, 2, H, W)."""
+    return torch.cat((L, prediction), dim=1)[:, -3:].split((1, 2), dim=1)
 
 
 class UpBlock(nn.Module):
@@ -45,12 +58,11 @@ class UpBlock(nn.Module):
 
     def __init__(self, in_channels: int, skip_channels: int, out: int):
         super().__init__()
-        self.from_below = nn.Conv2d(in_channels, out, 3, padding=1, bias=False)
-        self.from_skip = nn.Conv2d(skip_channels, out, 3, padding=1, bias=False)
+        self.from_below = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(in_channels, out, 3, 1, 1, bias=False))
+        self.from_skip = nn.Conv2d(skip_channels, out, 3, 1, 1, bias=False)
         self.rest = nn.Sequential(nn.BatchNorm2d(out), nn.ReLU(True), *conv_bn(out, out, 3, 1, nn.ReLU(True)))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
         return self.rest(self.from_below(x) + self.from_skip(skip))     # as if joined, without copies
 
 
@@ -60,8 +72,6 @@ class Discriminator(nn.Module):
     The paper's 70x70 discriminator, but for a stride of 2 in the last layer, which gives the reference's 15x15 map.
     """
 
-    bf16 = False
-
     def __init__(self, target_channels: int = 2):
         super().__init__()
         leaky = nn.LeakyReLU(0.2, inplace=True)
@@ -70,30 +80,19 @@ class Discriminator(nn.Module):
             *conv_bn(64, 128, 4, 2, leaky),                                         # (B, 128,  64,  64)   10
             *conv_bn(128, 256, 4, 2, leaky),                                        # (B, 256,  32,  32)   22
             *conv_bn(256, 512, 4, 1, leaky),                                        # (B, 512,  31,  31)   46
-            nn.Conv2d(512, 1, 4, 2, padding=1),                                     # (B,   1,  15,  15)   70
-        )
+            nn.Conv2d(512, 1, 4, 2, padding=1))                                     # (B,   1,  15,  15)   70
         self.apply(init_weights)
 
     def forward(self, L: Tensor, target: Tensor) -> Tensor:
-        with torch.autocast(L.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.layers(torch.cat((L, target), dim=1)).float()
+        return self.layers(torch.cat((L, target), dim=1)).float()
 
 
-def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int, activation: nn.Module) -> list[nn.Module]:
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=1, bias=False)         # BatchNorm has the bias
-    return [conv, nn.BatchNorm2d(out_channels), activation]
+def conv_bn(in_channels: int, out: int, kernel: int, stride: int, activation: nn.Module) -> list[nn.Module]:
+    # The bias is BatchNorm's.
+    return [nn.Conv2d(in_channels, out, kernel, stride, 1, bias=False), nn.BatchNorm2d(out), activation]
 
 
 def init_weights(module: nn.Module) -> None:
     """pix2pix's initialisation of convolutions, N(0, 0.02)."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, 0, 0.02)
-
-
-def _imagenet_resnet18():
-    weights = ResNet18_Weights.IMAGENET1K_V1
-    try:
-        return resnet18(weights=weights)
-    except Exception as error:                     # no network, a proxy's page, a cut file: the way out is the same
-        by_hand = f"download {weights.url} into {torch.hub.get_dir()}/checkpoints, or train with --no-pretrained"
-        raise UserError(f"the ImageNet weights of ResNet18 cannot be had ({error}): {by_hand}") from error

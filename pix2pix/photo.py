@@ -5,18 +5,15 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
-from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from pix2pix.runtime import UserError, require, whole_file
 
 # Named, so that a file can never start one of Pillow's stranger readers (PostScript runs a program).
 READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
-JPEG = {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"}
-WEBP = {"format": "WEBP", "lossless": True}
+JPEG, WEBP = {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"}, {"format": "WEBP", "lossless": True}
 PNG, TIFF, BMP = {"format": "PNG"}, {"format": "TIFF", "exif": b""}, {"format": "BMP"}     # TIFF cannot hold all EXIF
 WRITABLE = {".jpg": JPEG, ".jpeg": JPEG, ".png": PNG, ".webp": WEBP, ".tif": TIFF, ".tiff": TIFF, ".bmp": BMP}
-LONGEST_EXIF = 65533                               # bytes that fit into a JPEG
 
 
 class PhotoError(UserError):
@@ -24,11 +21,10 @@ class PhotoError(UserError):
 
 
 def find_photos(folder: Path, leave_out: Path | None = None) -> tuple[list[Path], int]:
-    """Files below `folder` named like pictures, sorted, and the number of the others; nothing below `leave_out`."""
+    """Files below `folder` named like pictures, sorted, and the number of all files; nothing below `leave_out`."""
     extensions = {ext for ext, name in Image.registered_extensions().items() if name in READABLE} | {".heic", ".heif"}
     files = [path for path in folder.rglob("*") if not path.is_dir() and leave_out not in path.parents]
-    photos = sorted(path for path in files if path.suffix.lower() in extensions)
-    return photos, len(files) - len(photos)
+    return sorted(path for path in files if path.suffix.lower() in extensions), len(files)
 
 
 def read_photo(path: Path) -> Image.Image:
@@ -58,7 +54,7 @@ def write_photo(image: Image.Image, path: Path, like: Image.Image | None = None)
         raise PhotoError(f"{path}: cannot be written: {error}") from error
 
 
-def shrink(photo: Image.Image, size: int) -> Tensor:
+def shrink(photo: Image.Image, size: int):
     """The whole photo squashed to a square, antialiased: uint8 (3, size, size), as in training so in use."""
     return pil_to_tensor(photo.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3))
 
@@ -68,7 +64,7 @@ def _upright_srgb(image, path):
     try:
         ImageOps.exif_transpose(image, in_place=True)
         exif = image.getexif().tobytes() if has_exif else b""                 # written anew, which drops the thumbnail
-        require(len(exif) <= LONGEST_EXIF, "too long")
+        require(len(exif) <= 65533, "more than fits into a JPEG")
     except Exception:
         exif = b""
         print(f"warning: {path}: its EXIF is damaged or too long, and left out", file=sys.stderr)

@@ -2,11 +2,11 @@
 import argparse
 import contextlib
 import ctypes
+import hashlib
 import io
 import os
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import torch
@@ -33,7 +33,6 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def run(program, argv, if_interrupted: str, memory_option: str) -> int:
     """Exit code of `program(argv)`; what a person can mend ends in one line on stderr and code 1, 2 or 130."""
-    warnings.filterwarnings("ignore", module="PIL")              # a file's troubles are told in our own words
     keep_freed_memory()
     try:
         return program(argv)
@@ -67,18 +66,21 @@ def pick_device(name: str) -> torch.device:
 
 def use_bf16(precision: str, device: torch.device) -> bool:
     """auto is bfloat16 where the device multiplies in it natively: elsewhere it would be slower than float32."""
-    if precision != "auto" or device.type not in ("cpu", "cuda"):
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return any(torch.cpu.get_capabilities().get(feature) for feature in ("avx512_bf16", "amx_bf16"))
+    cpu = any(torch.cpu.get_capabilities().get(feature) for feature in ("avx512_bf16", "amx_bf16"))
+    cuda = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return {"cpu": cpu, "cuda": cuda}.get(device.type, False) if precision == "auto" else precision == "bf16"
+
+
+def seeded(seed, device="cpu") -> torch.Generator:
+    """A generator of a seed, a number or several such as (seed, epoch): neighbouring ones share nothing."""
+    return torch.Generator(device).manual_seed(int(hashlib.sha256(str(seed).encode()).hexdigest()[:15], 16))
 
 
 @contextlib.contextmanager
-def whole_file(path: Path):
+def whole_file(path: Path, check=lambda part: None):
     """Open `path` for writing bytes; it appears under its name when all of it is on the disk, or not at all.
 
-    The folders that lead to it are made.
+    The folders that lead to it are made. It does not appear if check(the file before it has its name) raises.
     """
     part = path.with_name(f".pix2pix-{os.urandom(8).hex()}")     # short: a name may be as long as the disk allows
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,17 +89,16 @@ def whole_file(path: Path):
             yield file
             file.flush()
             os.fsync(file.fileno())
+        check(part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes, check=lambda part: None) -> None:
-    """A whole file, if check(the file before it has its name) raises nothing."""
-    with whole_file(path) as file:
+    """A whole file, as of whole_file."""
+    with whole_file(path, check) as file:
         file.write(content)
-        file.flush()
-        check(file.name)
 
 
 def save(path: Path, content: dict) -> None:
@@ -127,7 +128,7 @@ def progress(items, total: int, label, unit: str, size: int = 1):
     for count, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if sys.stderr.isatty() and now - shown > 0.2:
+        if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0" and now - shown > 0.2:     # rank: of torchrun's
             shown, rate = now, count / (now - start)
             left = time.strftime("%H:%M:%S", time.gmtime((total - count) / rate))
             line = f"{label}: {count * size}/{total * size} {unit}, {rate * size:.1f} a second, {left} left"

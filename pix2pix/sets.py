@@ -1,9 +1,8 @@
 """Known sets by name: a list of image addresses, and photos that are fetched into data/<name>/ when first read."""
 import hashlib
 import json
-import tempfile
+import re
 import time
-import zipfile
 from pathlib import Path
 from urllib import parse, request
 
@@ -19,56 +18,47 @@ MOST = {"groups": 5080, "coco": 7750}              # photos to use
 ABOUT = {"groups": "Images of Groups: 2,823 of its 5,080 photos, about 0.6 GB, for non-commercial research; cite "
          "Gallagher and Chen, CVPR 2009. All: http://chenlab.ece.cornell.edu/people/Andy/ImagesOfGroups.html",
          "coco": "COCO train2017: 7,750 photos, 1.3 GB, each with its licence: https://cocodataset.org/#termsofuse"}
-TIMEOUT = 10                                       # seconds to wait for the next byte; for a whole file 30 times that
-PAUSES = (1, 4, 16)                                # seconds before another try
+# Seconds to wait for the next byte (for a whole file 30 times that), and before each other try:
+TIMEOUT, PAUSES = 10, (1, 4, 16)
 
 
-class Download:
-    """A set in its folder: `names` in the order of their use, and read(name), which fetches what is not there.
+def download(source: str, folder: Path, listing: Path):
+    """A set in its folder: names, as keys, in the order of their use; read(name), which fetches what is not there; and
+    the most photos to use.
 
-    What has come stays, and is not fetched again. Raises UserError where an address fails for good.
+    What has come stays, and is not fetched again. Raises UserError where an address fails for good; read(name) gives
+    what photo.read_photo does, and PhotoError if that photo is gone for good.
     """
+    if not listing.exists():
+        print(ABOUT[source], flush=True)
+        # An archive lists its names at its end: COCO's, of 19 GB, in the last 10 MB.
+        names = _fetch(GROUPS_TREE, _tree) if source == "groups" else _fetch(COCO_ARCHIVE, _archive, tail=2**24)
+        write(listing, json.dumps(names).encode())
 
-    def __init__(self, name: str, folder: Path, listing: Path):
-        self.name, self.folder, self.sizes = name, folder, []
-        if not listing.exists():
-            print(ABOUT[name], flush=True)
-            # The list of the names in an archive is at its end: of COCO's, the last 10 MB of 19 GB.
-            names = _fetch(GROUPS_TREE, _tree) if name == "groups" else _fetch(COCO_ARCHIVE, _archive, tail=2**24)
-            write(listing, json.dumps(names).encode())
-        self.names = json.loads(listing.read_text())
-
-    def __str__(self):
-        return f"{self.name}, {sum(self.sizes) / 1e6:.0f} MB fetched"
-
-    def read(self, name: str):
-        """The photo, as photo.read_photo gives it; PhotoError if it is gone for good."""
-        path = self.folder / name
-        require(path.resolve().is_relative_to(self.folder.resolve()), f"{name}: outside {self.folder}", PhotoError)
+    def read(name):
+        path = folder / name
+        require(path.resolve().is_relative_to(folder.resolve()), f"{name}: outside {folder}", PhotoError)
         if not path.exists():                      # what cannot be read does not get its name
-            _fetch(ADDRESS[self.name] + parse.quote(name), lambda content, _: write(path, content, check=read_photo))
-            self.sizes.append(path.stat().st_size)
+            _fetch(ADDRESS[source] + parse.quote(name), lambda content: write(path, content, check=read_photo))
         return read_photo(path)
 
+    return dict.fromkeys(json.loads(listing.read_text())), read, MOST[source]
 
-def _tree(content, _):
+
+def _tree(content):
     """Photos in GitHub's listing of a repository."""
-    names = [file["path"] for file in json.loads(content)["tree"]]
-    return sorted(name for name in names if name.lower().endswith((".jpg", ".jpeg")))
+    return sorted(file["path"] for file in json.loads(content)["tree"] if re.search(r"(?i)\.jpe?g$", file["path"]))
 
 
-def _archive(content, total):
-    """Photos in an archive of `total` bytes that ends with `content`, in an order that is random but never changes."""
-    with tempfile.TemporaryFile() as file:
-        file.seek(total - len(content))            # a hole: zipfile reads the end alone
-        file.write(content)
-        names = [name for name in zipfile.ZipFile(file).namelist() if name.endswith(".jpg")]
+def _archive(content):
+    """Photos named in the end of COCO's archive, its directory, in an order that is random but never changes."""
+    names = {name.decode() for name in re.findall(rb"train2017/\d+\.jpg", content)}
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
 
 
-def _fetch(address, use, tail=None):
-    """use(content, total size) of an address, or of its last `tail` bytes; tried again where that fails."""
-    ask = request.Request(address, headers={"Range": f"bytes=-{tail}"} if tail else {})
+def _fetch(url, use, tail=None):
+    """use(content) of an address, or of its last `tail` bytes; tried again where that fails."""
+    ask = request.Request(url, headers={"Range": f"bytes=-{tail}"} if tail else {})
     for pause in (*PAUSES, 0):                     # 0: no other try
         start, content = time.monotonic(), bytearray()
         try:
@@ -78,9 +68,8 @@ def _fetch(address, use, tail=None):
                     content += chunk
                     require(time.monotonic() < start + 30 * TIMEOUT, f"not whole in {30 * TIMEOUT} seconds", OSError)
             require(len(content) == int(response.headers.get("Content-Length", len(content))), "it is cut off", OSError)
-            return use(content, int(response.headers.get("Content-Range", "/0").split("/")[1]))
-        except Exception as problem:               # of the network, the server, the disk, or of what has come
-            require(getattr(problem, "code", None) not in (404, 410), f"{address}: {problem}", PhotoError)
-            require(pause, f"{address}: {problem}; try again (what has come stays), or get them "
-                           "by hand and name their folder")
+            return use(content)
+        except Exception as error:                 # of the network, the server, the disk, or of what has come
+            require(getattr(error, "code", None) not in (404, 410), f"{url}: {error}", PhotoError)
+            require(pause, f"{url}: {error}; try again (what came stays), or get them by hand and name their folder")
         time.sleep(pause)

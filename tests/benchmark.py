@@ -69,13 +69,12 @@ def steps(device, bf16, layout):
     torch.manual_seed(0)
     G, D = Generator(pretrained=False), Discriminator()
     for net in (G, D):
-        net.bf16 = bf16
         net.to(device, memory_format=layout)
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999), fused=True) for net in (G, D))
     images = torch.randint(0, 256, (3 * BATCH, 3, SIZE, SIZE), dtype=torch.uint8)
     indices, average = torch.arange(len(images)), copy.deepcopy(G)
     L, ab = color.encode(images[:BATCH].to(device))
-    return {
+    found = {
         "batches": (lambda: list(data.batches(images, indices, BATCH, seed=0)), 3 * BATCH),
         "encode": (lambda: color.encode(images[:BATCH].to(device)), BATCH),
         "pretrain step": (lambda: train.pretrain_step(G, opt_G, L, ab), BATCH),
@@ -83,6 +82,8 @@ def steps(device, bf16, layout):
         "average of G": (lambda: train.update_average(average, G, 1000), BATCH),
         "evaluate": (lambda: train.evaluate(G, images[:BATCH], indices[:BATCH], BATCH, device), BATCH),
     }
+    precision = torch.autocast(device.type, torch.bfloat16, bf16, cache_enabled=False)
+    return {name: (precision(function), pictures) for name, (function, pictures) in found.items()}
 
 
 def training(device, bf16, peak):

@@ -45,7 +45,7 @@ def generator(tmp_path_factory):
     """A generator file as train.py writes it; its weights are random, but its colours are strong."""
     torch.manual_seed(0)
     G = Generator(pretrained=False)
-    torch.nn.init.normal_(G.to_ab.weight, std=2)
+    torch.nn.init.normal_(G.head.weight, std=2)
     path = tmp_path_factory.mktemp("generator") / "generator.pt"
     config = {"data": "demo", "size": 64, "epochs": 3}
     torch.save({"kind": "generator", "config": config, "weights": G.state_dict()}, path)

@@ -384,7 +384,7 @@ def test_outputs_appear_whole_or_not_at_all(tmp_path):
     assert (tmp_path / "out.webp").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_find_photos_counts_the_others_and_leaves_the_output_folder_alone(tmp_path):
+def test_find_photos_counts_all_files_and_leaves_the_output_folder_alone(tmp_path):
     for name in (
         "b.JPG",
         "a/z.png",
@@ -397,11 +397,11 @@ def test_find_photos_counts_the_others_and_leaves_the_output_folder_alone(tmp_pa
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    photos, others = find_photos(tmp_path, leave_out=tmp_path / "out")
+    photos, files = find_photos(tmp_path, leave_out=tmp_path / "out")
     assert [path.relative_to(tmp_path).as_posix() for path in photos] == [
         "a/folder.jpg/y.webp",
         "a/old.heic",
         "a/z.png",
         "b.JPG",
     ]
-    assert others == 3
+    assert files == 4 + 3

@@ -210,7 +210,7 @@ def test_giving_up_is_one_clear_line_and_the_next_run_goes_on(server, groups, wo
     assert train.main(options) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {server.address}raw/Wed3a/") and error.count("\n") == 1
-    assert "try again (what has come stays), or get them by hand and name their folder" in error
+    assert "try again (what came stays), or get them by hand and name their folder" in error
     assert not (work / "runs").exists() and not list(work.glob("data/cache/*"))  # a part is never taken for the whole
     assert groups[7] not in photos("data/groups") and not list(work.rglob(".*"))
     there, server.troubles = photos("data/groups"), {}
@@ -276,15 +276,6 @@ def test_progress_counts_to_the_photos_that_there_are(server, groups, monkeypatc
     load_photos("groups", 32)
     load_photos("groups", 32, limit=5)
     assert totals == [12, 5]
-
-
-def test_progress_tells_the_bytes(server, groups):
-    download = sets.Download("groups", Path("data/groups"), Path("data/groups/listing.json"))
-    for name in groups:
-        download.read(name)
-    assert sum(download.sizes) == sum(len(server.files["/raw/" + name]) for name in groups) > 0
-    download.sizes.append(3_400_000)
-    assert str(download) == "groups, 3 MB fetched"
 
 
 def test_groups_holds_out_what_is_beyond_4850_where_it_is_whole(work, monkeypatch, capsys):

@@ -103,10 +103,10 @@ def test_the_discriminator_learns_to_tell_real_from_fake(nets):
 def test_the_average_follows_G_with_a_memory_that_grows(nets):
     G = nets[0]
     average = copy.deepcopy(G)
-    name = "to_ab.weight"
+    name = "head.weight"
     start = G.state_dict()[name].clone()
     with torch.no_grad():
-        G.to_ab.weight.add_(1)
+        G.head.weight.add_(1)
         G.encoder.bn1.running_mean.add_(1)
     train.update_average(average, G, 1)
     assert torch.allclose(average.state_dict()[name], start + 0.9)
@@ -138,7 +138,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        options = "--data demo --limit 60 --val 10 --size 64 --batch-size 8 --pretrain-epochs 8 --gan-epochs 2"
+        options = "--data demo --limit 60 --val 10 --size 64 --batch-size 8 --pretrain-epochs 6 --gan-epochs 2"
         options += " --no-pretrained --out out --device cpu --precision fp32"
         assert train.main(options.split()) == 0
     return folder
@@ -146,8 +146,8 @@ def trained(tmp_path_factory):
 
 def test_a_run_logs_every_epoch_with_every_figure(trained):
     rows = read_log(trained / "out")
-    assert [row["phase"] for row in rows] == ["gray", *["pretrain"] * 8, *["gan"] * 2]
-    assert [row["epoch"] for row in rows] == list(range(11))
+    assert [row["phase"] for row in rows] == ["gray", *["pretrain"] * 6, *["gan"] * 2]
+    assert [row["epoch"] for row in rows] == list(range(9))
     held_out = {"phase", "epoch", "ab_error", "psnr", "colorfulness", "colorfulness_truth"}
     timed = held_out | {"l1", "seconds", "pictures_per_second"}
     gan = timed | {"d_loss", "g_gan", "d_real_accuracy", "d_fake_accuracy", "gradient_ratio"}
@@ -157,7 +157,7 @@ def test_a_run_logs_every_epoch_with_every_figure(trained):
 
 def test_a_run_beats_the_gray_baseline_on_held_out_photos(trained):
     rows = read_log(trained / "out")
-    for row in (rows[8], rows[-1]):
+    for row in (rows[6], rows[-1]):
         assert (
             row["ab_error"] < 0.5 * rows[0]["ab_error"]
             and row["psnr"] > rows[0]["psnr"] + 2
@@ -167,7 +167,7 @@ def test_a_run_beats_the_gray_baseline_on_held_out_photos(trained):
 
 def test_a_run_leaves_samples_of_the_same_photos_after_every_epoch(trained):
     names = sorted(path.name for path in (trained / "out/samples").iterdir())
-    assert len(names) == 10 and names[0] == "001_pretrain.png" and names[-1] == "010_gan.png"
+    assert len(names) == 8 and names[0] == "001_pretrain.png" and names[-1] == "008_gan.png"
     first, last = (np.asarray(Image.open(trained / "out/samples" / name)).astype(int) for name in (names[0], names[-1]))
     assert first.shape == last.shape == (4 * 68 + 4, 6 * 68 + 4, 3)  # four rows of two photos: gray, ours, truth
     for column, (same, colored) in enumerate([(True, False), (False, True), (True, True)] * 2):
@@ -188,9 +188,9 @@ def test_the_end_names_the_samples_the_generator_and_the_command_to_try(scenes, 
 def test_the_generator_file_is_plain_data_and_holds_the_average(trained):
     saved = load_saved(trained / "out/generator.pt", "generator")
     whole = load_saved(trained / "out/checkpoint.pt", "checkpoint")
-    assert saved["config"]["size"] == 64 and saved["config"]["epochs"] == 10
+    assert saved["config"]["size"] == 64 and saved["config"]["epochs"] == 8
     assert all(torch.equal(weight, whole["average"][name]) for name, weight in saved["weights"].items())
-    assert not torch.equal(whole["average"]["to_ab.weight"], whole["G"]["to_ab.weight"])
+    assert not torch.equal(whole["average"]["head.weight"], whole["G"]["head.weight"])
     json.dumps(saved["config"])
 
 
@@ -271,27 +271,3 @@ def test_a_batch_of_another_precision_than_the_runs_own_is_refused(work, scenes,
     assert train.main(options) == 0
     assert train.main([*options, "--resume", "--precision", "bf16"]) == 2
     assert "--precision bf16 contradicts the run to resume: fp32" in capsys.readouterr().err
-
-
-def test_compiled_networks_train_the_same(work, scenes, monkeypatch):
-    """With a backend that runs Dynamo's graphs as they are, without a C++ compiler: both networks, the same figures."""
-    compiled, ran, compile_ = [], set(), torch.nn.Module.compile
-
-    def compile_eagerly(net):
-        def backend(graph, inputs):
-            ran.add(type(net))
-            return graph.forward
-
-        compiled.append(type(net))
-        compile_(net, backend=backend)
-
-    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
-    options = ["--data", str(scenes), *TINY, "--pretrain-epochs", "0", "--gan-epochs", "1"]
-    assert train.main([*options, "--out", "plain"]) == 0 and not compiled
-    assert train.main([*options, "--out", "compiled", "--compile"]) == 0 and compiled == [Generator, Discriminator]
-    assert ran == {Generator, Discriminator}  # the steps go through what was compiled
-    for plain, row in zip(read_log("plain"), read_log("compiled"), strict=True):
-        figures = row.keys() - {"seconds", "pictures_per_second"}
-        assert {name: plain[name] for name in figures} == {name: row[name] for name in figures}
-    saved = load_saved(work / "compiled/generator.pt", "generator")
-    Generator(pretrained=False).load_state_dict(saved["weights"])

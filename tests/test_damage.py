@@ -1,0 +1,135 @@
+"""Artificial ageing: what it does to L, what it calls lost, and how often."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pix2pix import demo
+from pix2pix.color import encode
+from pix2pix.damage import damage
+from pix2pix.photo import shrink
+
+
+@pytest.fixture(scope="module")
+def L():
+    """512 pictures of 64x64: eight scenes, many times each."""
+    scenes = torch.stack([shrink(demo.scene(index), 64) for index in range(8)])
+    return encode(scenes)[0].repeat(64, 1, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def aged(L):
+    return damage(L, 14)
+
+
+def touched(L, aged):
+    return (L != aged).flatten(1).any(dim=1)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (128, 128), (256, 256), (96, 160)])
+def test_shapes_and_ranges(size):
+    before = torch.rand(3, 1, *size)
+    L = before.clone()
+    aged, lost = damage(L, 14)
+    assert aged.shape == lost.shape == L.shape
+    assert aged.dtype == torch.float32 and lost.dtype == torch.bool
+    assert 0 <= aged.min() and aged.max() <= 1
+    assert torch.equal(L, before), "the caller's pictures stay as they are"
+
+
+def test_black_and_white_stay_in_range():
+    for L in (torch.zeros(64, 1, 32, 32), torch.ones(64, 1, 32, 32)):
+        aged, _ = damage(L, 14)
+        assert 0 <= aged.min() and aged.max() <= 1
+
+
+def test_the_seed_decides_everything(L):
+    L = L[:64]
+    first, again, other = damage(L, (0, 3, 1)), damage(L, (0, 3, 1)), damage(L, (0, 3, 2))
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+    torch.manual_seed(5)
+    global_state = torch.get_rng_state()
+    damage(L, 14)
+    assert torch.equal(torch.get_rng_state(), global_state)
+
+
+def test_a_fifth_is_left_exactly_as_it_was(L, aged):
+    """One in five, and the few others that no kind struck (under 2 in 100)."""
+    damaged, lost = aged
+    whole = ~touched(L, damaged)
+    assert 0.15 < whole.float().mean() < 0.28
+    assert not lost[whole].any()
+
+
+def test_what_is_lost_has_changed_most(L, aged):
+    damaged, lost = aged
+    change = (damaged - L).abs()
+    assert change[lost].mean() > 3 * change[~lost].mean()
+    assert 0.01 < change[~lost].mean() < 0.1
+
+
+def test_share_that_is_lost(aged):
+    share = aged[1].float().mean(dim=(1, 2, 3))
+    assert 0.5 < (share > 0).float().mean() < 0.9, "pictures with anything lost"
+    assert 0.005 < share[share > 0].mean() < 0.25
+    assert share.max() < 0.5
+
+
+def test_fading_lowers_contrast_and_raises_blacks(L, aged):
+    """Half of the worn ones, 4 in 10 of all, and stains on a few others."""
+    assert 0.35 < ((aged[0].std(dim=(2, 3)) < 0.95 * L.std(dim=(2, 3))).float().mean()) < 0.6
+    black, lost = damage(torch.zeros(256, 1, 64, 64), 14)
+    raised = torch.where(lost, torch.nan, black).flatten(1).nanmedian(dim=1).values
+    assert 0.35 < (raised > 0.02).float().mean() < 0.55
+    assert black[raised > 0.05].std(dim=(2, 3)).min() > 0.005, "uneven"
+
+
+def test_grain_and_blur():
+    """Grain is what a flat picture gets from pixel to pixel; blur what a checkerboard of single pixels loses."""
+    flat, lost = damage(torch.full((256, 1, 64, 64), 0.5), 14)
+    grain = torch.where(lost, torch.nan, flat).diff(dim=3).nanquantile(0.84) / 2**0.5
+    assert 0.003 < grain < 0.02
+    board = (torch.arange(64)[:, None] + torch.arange(64)).remainder(2).float().expand(256, 1, 64, 64)
+    contrast = (damage(board, 14)[0].diff(dim=3).abs().median(dim=3).values.median(dim=2).values).squeeze(1)
+    assert 0.1 < (contrast < 0.4).float().mean() < 0.4
+
+
+def test_spots_and_strokes_come_everywhere_and_torn_rims_at_the_corners():
+    _, lost = damage(torch.zeros(512, 1, 64, 64), 14)
+    often = lost.float().mean(dim=0)[0]
+    middle, corners = often[16:48, 16:48].mean(), often[[0, 0, -1, -1], [0, -1, 0, -1]].mean()
+    assert 0.002 < middle < 0.05
+    assert 0.2 < corners < 0.6 and corners > 10 * middle and corners > 2 * often[0, 16:48].mean()
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_what_is_lost_in_the_middle_is_thin_at_any_size(size):
+    _, lost = damage(torch.zeros(64, 1, size, size), 14)
+    middle = lost[..., size // 4 : -size // 4, size // 4 : -size // 4].float()
+    core = 1 - F.max_pool2d(1 - middle, 9, stride=1)
+    assert middle.mean() > 0.001 and core.sum() < 0.05 * middle.sum()
+
+
+def test_it_reaches_from_one_side_to_the_other():
+    """Cracks and scratches: somewhere in a hundred pictures a third of a row or column is lost, rims apart."""
+    _, lost = damage(torch.zeros(128, 1, 64, 64), 14)
+    inner = lost[..., 8:-8, 8:-8].float()
+    assert ((inner.amax(dim=2).mean(dim=2) > 0.9) | (inner.amax(dim=3).mean(dim=2) > 0.9)).any()
+
+
+def test_nothing_waits_for_the_device():
+    """No operator whose result the host has to read: on a GPU each would stall the queue."""
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            names.add(operator.name())
+            return operator(*args, **(kwargs or {}))
+
+    names = set()
+    with Watch():
+        damage(torch.rand(2, 1, 32, 32), 14)
+    waiting = ("_local_scalar_dense", "nonzero", "masked_select", "index.Tensor", "is_nonzero", "equal")
+    assert len(names) > 10
+    assert not [name for name in names if name.removeprefix("aten::") in waiting]
