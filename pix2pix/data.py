@@ -86,7 +86,7 @@ def _usable(names, read, size, limit, kept, skipped):
     def read_one(name):
         try:
             picture = read(name)
-            shrunk = {side: photo.shrink(picture, side) for side in {256, size}}         # once, where these are the same
+            shrunk = {side: photo.shrink(picture, side) for side in {256, size}}     # once, where these are the same
             # As in the reference: what is less colorful teaches nothing.
             require(color.colorfulness(shrunk[256][None]) >= 10, "gray, or nearly", photo.PhotoError)
             return shrunk[size].contiguous().numpy().tobytes(), None
