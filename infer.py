@@ -69,18 +69,17 @@ def infer(argv) -> int:
 
     G = load_generator(args.checkpoint, runtime.pick_device(args.device))
     print("{}: trained on {data} at {size} pixels for {epochs} epochs".format(args.checkpoint, **G.config))
-    pairs, files = [(args.input, args.output)], 1
+    sources, targets, files = [args.input], [args.output], 1
     if args.input.is_dir():
         root, out = args.input.resolve(), args.output.resolve()
-        photos, files = find_photos(root, leave_out=out if root in out.parents else None)
-        names = [photo.name if photo.suffix.lower() in WRITABLE else photo.name + ".png" for photo in photos]
-        pairs = [(photo, out / photo.relative_to(root).with_name(name)) for photo, name in zip(photos, names)]
-    runtime.require(len({*dict(pairs).values()}) == len(pairs), "a.gif and a.gif.png have one output: rename one")
+        sources, files = find_photos(root, leave_out=out if root in out.parents else None)
+        names = [source.name if source.suffix.lower() in WRITABLE else source.name + ".png" for source in sources]
+        targets = [out / source.relative_to(root).with_name(name) for source, name in zip(sources, names)]
+    runtime.require(len({*targets}) == len(sources), "a.gif and a.gif.png have one output: rename one")
     # Inode and device: the file itself, whatever name or link leads to it.
-    inputs = {source.stat()[1:3] for source, _ in pairs if source.exists()}
+    inputs = {source.stat()[1:3] for source in sources if source.exists()}
 
-    def color_one(pair):
-        source, target = pair
+    def color_one(source, target):
         try:
             if target.exists():
                 runtime.require(target.stat()[1:3] not in inputs, f"{target}: an input is never written", PhotoError)
@@ -95,12 +94,12 @@ def infer(argv) -> int:
 
     # Two photos at a time, with half of the cores each; but MPS breaks in a second thread, and OpenMP is slower there.
     with ThreadPoolExecutor(2, "", torch.set_num_threads, (torch.get_num_threads() // 2 or 1,)) as pool:
-        each = map if len(pairs) == 1 or args.device.startswith("mps") else pool.map
-        results = list(runtime.progress(each(color_one, pairs), len(pairs), "colouring", "photos"))
+        each = map if len(sources) == 1 or args.device.startswith("mps") else pool.map
+        results = list(runtime.progress(each(color_one, sources, targets), len(sources), "colouring", "photos"))
     errors = [result for result in results if isinstance(result, Exception)]
     print("".join(f"error: {error}\n" for error in errors), end="", file=sys.stderr)
-    done, there = results.count("coloured"), results.count("there already")
-    print(f"{done} coloured, {there} there already, {len(errors)} failed, {files - len(pairs)} other files left alone")
+    done, kept = results.count("coloured"), results.count("there already")
+    print(f"{done} coloured, {kept} there already, {len(errors)} failed, {files - len(sources)} other files left alone")
     return 1 if errors else 0
 
 

@@ -6,12 +6,12 @@ import copy
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.utils import save_image
 
 from pix2pix import data, runtime
@@ -36,12 +36,17 @@ def examples(rgb_u8: Tensor, restore: bool, seed) -> tuple[Tensor, Tensor, Tenso
     return damaged, torch.cat((L, ab), dim=1), (1 + 5 * lost).expand(-1, 3, -1, -1)
 
 
+def descend(opt, tensor: Tensor, gradient: Tensor | None = None) -> None:
+    """One step of `opt` on a loss, or on a tensor and the gradient that reaches it from its losses."""
+    opt.zero_grad()
+    tensor.backward(gradient)
+    opt.step()
+
+
 def pretrain_step(G, opt_G, L: Tensor, target: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
     """G alone, on L1. L (B, 1, H, W), target and weight (B, 2 or 3, H, W) as `examples` gives them."""
     l1 = F.l1_loss(G(L), target, weight=weight)
-    opt_G.zero_grad()
-    l1.backward()
-    opt_G.step()
+    descend(opt_G, l1)
     return {"l1": l1.detach()}
 
 
@@ -52,17 +57,13 @@ def gan_step(G, D, opt_G, opt_D, L: Tensor, target: Tensor, l1_weight: float, we
     real_logits, fake_logits = D(L, target), D(L, fake.detach())                    # (B, 1, 15, 15) at 256x256
     # softplus(-logits) is binary cross-entropy with label 1, softplus(logits) with 0; halved, to slow D down (ibid.)
     d_loss = (F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()) / 2
-    opt_D.zero_grad()
-    d_loss.backward()
-    opt_D.step()
+    descend(opt_D, d_loss)
 
     # Gradients at G's output alone: none reach D, whose DistributedDataParallel would wait for them.
     g_gan, l1 = F.softplus(-getattr(D, "module", D)(L, fake)).mean(), F.l1_loss(fake, target, weight=weight)
     (from_gan,) = torch.autograd.grad(g_gan, fake)                                  # (B, 2 or 3, H, W)
     (from_l1,) = torch.autograd.grad(l1_weight * l1, fake)                          # apart, to log their ratio
-    opt_G.zero_grad()
-    fake.backward(from_gan + from_l1)
-    opt_G.step()
+    descend(opt_G, fake, from_gan + from_l1)
     return {"l1": l1.detach(), "d_loss": d_loss.detach(), "g_gan": g_gan.detach(),
             "d_real_accuracy": (real_logits > 0).float().mean(), "d_fake_accuracy": (fake_logits < 0).float().mean(),
             "gradient_ratio": from_gan.norm() / from_l1.norm()}
@@ -70,9 +71,9 @@ def gan_step(G, D, opt_G, opt_D, L: Tensor, target: Tensor, l1_weight: float, we
 
 def update_average(average: nn.Module, G: nn.Module, step: int) -> None:
     """Move the exponential moving average of G, BatchNorm statistics included, towards G after its `step`-th step."""
-    memory = min(0.999, step / (step + 9))         # of 1,000 steps; short at first, or the random start would linger
     pair = [[tensor for tensor in net.state_dict().values() if tensor.is_floating_point()] for net in (average, G)]
-    get_ema_multi_avg_fn(memory)(*pair, None)
+    # A memory of 1,000 steps; short at first, or the random start would linger.
+    torch.optim.swa_utils.get_ema_multi_avg_fn(min(0.999, step / (step + 9)))(*pair, None)
 
 
 @torch.no_grad()
@@ -122,6 +123,7 @@ def parse_options(argv, saved: dict | None = None):
     add("--limit", type=int, help="photos used in all, held-out ones included (default: every one)")
     add("--restore", action="store_true", help="repair photos, too: learn from damaged L, and put out L with ab")
     add("--no-pretrained", action="store_true", help="no ImageNet weights: start from noise")
+    add("--compile", action="store_true", help="torch.compile G and D first: it takes minutes, try whether it pays")
     add("--resume", action="store_true", help="go on from checkpoint.pt in --out, or begin where there is none")
     add("--device", default="auto", help="auto (cuda, under torchrun a GPU each, else cpu), cpu, cuda:1, mps ...")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where that is fast")
@@ -129,10 +131,9 @@ def parse_options(argv, saved: dict | None = None):
     parser.set_defaults(**config)
     args = parser.parse_args(argv)
     fixed = "pretrain_epochs" if saved and saved["rows"][-1]["phase"] == "gan" else None
-    for name, value in config.items():
-        given = getattr(args, name)
-        if given != value and (name == fixed or not name.endswith("_epochs") or given < value):
-            parser.error(f"--{name.replace('_', '-')} {given} contradicts the run to resume: {value}")
+    for name, value in config.items() - vars(args).items():
+        if name == fixed or not name.endswith("_epochs") or getattr(args, name) < value:
+            parser.error(f"--{name.replace('_', '-')} {getattr(args, name)} contradicts the run to resume: {value}")
     epochs = args.pretrain_epochs, args.gan_epochs
     numbers = args.size, args.batch_size, args.lr, args.l1_weight, args.limit, args.val, sum(epochs), min(epochs) + 1
     if args.size % 32 or not all(number is None or number > 0 for number in numbers) or not 0 <= args.seed < 2**63:
@@ -140,15 +141,20 @@ def parse_options(argv, saved: dict | None = None):
     return args
 
 
-def save_results(out: Path, rows: list[dict], average: nn.Module, config: dict, photos: Tensor) -> None:
-    """What people look at and use, made from what checkpoint.pt holds. Samples are gray, ours, truth."""
-    L, _, _ = examples(photos, config["restore"], "samples")
-    tiles = torch.stack((decode(L, gray(L)), decode(*complete(L, average(L))), photos), dim=1)  # (B, 3, 3, S, S)
+def samples(G, photos: Tensor, restore: bool) -> Tensor:
+    """Photos uint8 (B, 3, S, S), each as G sees it, as G makes it, and in truth: uint8 (3 B, 3, S, S)."""
+    L, _, _ = examples(photos, restore, "samples")
+    return torch.stack((decode(L, gray(L)), decode(*complete(L, G(L))), photos), dim=1).flatten(0, 1)
+
+
+def save_epoch(out: Path, state: dict, tiles: Tensor) -> None:
+    """Write what people look at and use, with `tiles` as of `samples`; last checkpoint.pt, which commits the epoch."""
+    rows, config = state["rows"], state["config"] | {"epochs": state["rows"][-1]["epoch"]}
     with runtime.whole_file(out / "samples" / f"{rows[-1]['epoch']:03}_{rows[-1]['phase']}.png") as file:
-        save_image(tiles.flatten(0, 1) / 255, file, format="png", nrow=6, padding=4, pad_value=1)
+        save_image(tiles / 255, file, format="png", nrow=6, padding=4, pad_value=1)
     runtime.write(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
-    about = {"kind": "generator", "config": config | {"epochs": rows[-1]["epoch"]}}
-    runtime.save(out / "generator.pt", about | {"weights": average.state_dict()})
+    runtime.save(out / "generator.pt", {"kind": "generator", "config": config, "weights": state["average"]})
+    runtime.save(out / "checkpoint.pt", state)
 
 
 def train(argv) -> int:
@@ -156,18 +162,16 @@ def train(argv) -> int:
     args = parse_options(argv)
     device = runtime.pick_device(args.device)
     out = args.out or Path("runs", Path(args.data).resolve().name)
-    checkpoint = out / "checkpoint.pt"
-    saved = runtime.load_saved(checkpoint, "checkpoint") if checkpoint.exists() else None
+    saved = runtime.load_saved(out / "checkpoint.pt", "checkpoint") if (out / "checkpoint.pt").exists() else None
     runtime.require(args.resume or not saved, f"{out} holds a run: --resume goes on with it, or name another --out")
     args = parse_options(argv, saved)
     config = {name: value for name, value in vars(args).items() if name not in ("out", "resume", "device")}
     last = args.pretrain_epochs + args.gan_epochs
 
-    if world > 1:                                  # torchrun started this process and others
-        if rank == 0:                              # the first prepares the photos, the others wait for it below
-            data.load_photos(args.data, args.size, args.limit)
+    prepared = data.load_photos(args.data, args.size, args.limit) if rank == 0 else None
+    if world > 1:                                  # torchrun started this process and others: the first is waited for
         torch.distributed.init_process_group(device_id=device if device.type == "cuda" else None)
-    images, skipped, identity = data.load_photos(args.data, args.size, args.limit)
+    images, skipped, identity = prepared or data.load_photos(args.data, args.size, args.limit)
     runtime.require(not saved or saved["identity"] == identity, f"{args.data} has changed since: begin another --out")
     # By default 50 are held out, but all after 4,850 of groups where that is as good as whole.
     val = args.val or (len(images) - 4850 if args.data == "groups" and len(images) >= 4900 else 50)
@@ -185,15 +189,19 @@ def train(argv) -> int:
     parts = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}
     for name, part in parts.items() if saved else ():
         part.load_state_dict(saved[name])
+    for net in (G, D) if args.compile else ():
+        net.compile()                              # the average, copied above, stays as it is: no step calls it
+    # What the steps see: under torchrun, gradients are means over all processes. BatchNorm stays each one's own.
+    shared = [nn.parallel.DistributedDataParallel(net) if world > 1 else net for net in (G, D)]
+    shared[0].broadcast_buffers = shared[1].broadcast_buffers = False       # as an option, it warns in some versions
     held_out = images, val_indices, args.batch_size, device, args.restore
-    # Without its cache: that would hold weights from before a step.
-    with torch.autocast(device.type, torch.bfloat16, runtime.use_bf16(args.precision, device), cache_enabled=False):
+    bf16 = runtime.use_bf16(args.precision, device)
+    # Without autocast's cache, which would hold weights from before a step.
+    with torch.autocast(device.type, torch.bfloat16, bf16, cache_enabled=False), ThreadPoolExecutor(1) as writer:
         rows = saved["rows"] if saved else [{"phase": "gray", "epoch": 0} | evaluate(gray, *held_out)]
+        shown = images[val_indices[:8]].to(device)
         if saved and rank == 0:
-            save_results(out, rows, average, config, images[val_indices[:8]].to(device))
-        # What the steps see: under torchrun, gradients are means over all processes. BatchNorm stays each one's own.
-        shared_G, shared_D = (nn.parallel.DistributedDataParallel(net) if world > 1 else net for net in (G, D))
-        shared_G.broadcast_buffers = shared_D.broadcast_buffers = False
+            written = writer.submit(save_epoch, out, copy.deepcopy(saved), samples(average, shown, args.restore))
 
         steps = max(1, len(train_indices) // (args.batch_size * world))
         for epoch in range(len(rows), last + 1):
@@ -204,24 +212,26 @@ def train(argv) -> int:
             for step, batch in enumerate(loader, 1):
                 batch = batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch.to(device)
                 L, target, weight = examples(batch, args.restore, (args.seed, epoch, rank, step))
-                losses = (pretrain_step(shared_G, opt_G, L, target, weight) if phase == "pretrain" else
-                          gan_step(shared_G, shared_D, opt_G, opt_D, L, target, args.l1_weight, weight))
+                losses = (pretrain_step(shared[0], opt_G, L, target, weight) if phase == "pretrain" else
+                          gan_step(*shared, opt_G, opt_D, L, target, args.l1_weight, weight))
                 update_average(average, G, (epoch - 1) * steps + step)
                 totals = {name: totals.get(name, 0) + loss for name, loss in losses.items()}
             means = (torch.stack(list(totals.values())) / steps).tolist()    # the epoch's one wait for the device
-            if rank:
-                continue                               # the first process alone evaluates and writes
-            row = {"phase": phase, "epoch": epoch, "seconds": time.perf_counter() - start} | dict(zip(totals, means))
-            row |= evaluate(average, *held_out) | {"pictures_per_second": steps * len(batch) * world / row["seconds"]}
-            # Neither infinity nor NaN is below:
-            runtime.require(sum(means) + row["ab_error"] < 1e9, f"loss not finite in epoch {epoch}: lower --lr")
-            rows.append(row)
-            save_results(out, rows, average, config, images[val_indices[:8]].to(device))
-            state = {"kind": "checkpoint", "config": config, "identity": identity, "rows": rows}
-            # Last: it commits the epoch.
-            runtime.save(checkpoint, state | {name: part.state_dict() for name, part in parts.items()})
-            print(f"{phase} {epoch}/{last}:", REPORT.format(**row, gray=rows[0]["ab_error"]), flush=True)
+            if rank == 0:                              # the first process alone evaluates and writes
+                row = {"phase": phase, "epoch": epoch, "seconds": time.perf_counter() - start}
+                row |= {"pictures_per_second": steps * len(batch) * world / row["seconds"]} | dict(zip(totals, means))
+                rows.append(row | evaluate(average, *held_out))
+                # Neither infinity nor NaN is below:
+                runtime.require(sum(means) + rows[-1]["ab_error"] < 1e9, f"epoch {epoch}: loss not finite, lower --lr")
+                state = {"kind": "checkpoint", "config": config, "identity": identity, "rows": rows}
+                state |= {name: part.state_dict() for name, part in parts.items()}
+                if epoch > 1:
+                    written.result()                   # of the epoch before: raises what went wrong with it
+                # Beside the next epoch, and so from a copy:
+                written = writer.submit(save_epoch, out, copy.deepcopy(state), samples(average, shown, args.restore))
+                print(f"{phase} {epoch}/{last}:", REPORT.format(**rows[-1], gray=rows[0]["ab_error"]), flush=True)
     if rank == 0:
+        written.result()
         print(f"done: look at {out}/samples, and try python infer.py IN.jpg OUT.jpg --checkpoint {out}/generator.pt")
     return 0
 

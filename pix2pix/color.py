@@ -4,8 +4,7 @@ sRGB is IEC 61966-2-1, Lab is CIE 15. All but the metrics works pixel by pixel: 
 """
 import torch
 
-L_SCALE = 100.0                                    # CIE L in [0, 100]  -> [0, 1]
-AB_SCALE = 128.0                                   # CIE a, b in [-108, 99] over all of sRGB -> inside [-1, 1]
+L_SCALE, AB_SCALE = 100.0, 128.0                   # CIE L in [0, 100] -> [0, 1]; a, b, of sRGB [-108, 99], inside [-1, 1]
 
 RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423),      # linear sRGB -> XYZ, ITU-R BT.709 primaries
               (0.212671, 0.715160, 0.072169),
@@ -17,8 +16,7 @@ DELTA = 6 / 29                                     # below it, CIE's cube root i
 
 def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
     """sRGB (B, 3, H, W) in [0, 1] -> CIE Lab (B, 3, H, W), L in [0, 100]."""
-    linear = _to_linear(rgb).unbind(dim=1)
-    x, y, z = (_lab_curve(channel / white) for channel, white in zip(_mix(RGB_TO_XYZ, linear), WHITE))
+    x, y, z = (_lab_curve(channel / white) for channel, white in zip(_mix(RGB_TO_XYZ, _to_linear(rgb)), WHITE))
     return torch.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)), dim=1)
 
 
@@ -47,7 +45,7 @@ def encode(rgb_u8: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def luminance(rgb_u8: torch.Tensor) -> torch.Tensor:
     """uint8 sRGB (B, 3, H, W) -> L (B, 1, H, W) in [0, 1] as `encode` gives it, in about half the time."""
-    (y,) = _mix(RGB_TO_XYZ[1:2], _to_linear(rgb_u8.float() / 255).unbind(dim=1))
+    (y,) = _mix(RGB_TO_XYZ[1:2], _to_linear(rgb_u8.float() / 255))
     return (116 * _lab_curve(y) - 16).unsqueeze(1) / L_SCALE
 
 
@@ -75,9 +73,8 @@ def psnr(picture: torch.Tensor, truth: torch.Tensor, where=1) -> torch.Tensor:
 def colorfulness(rgb_u8: torch.Tensor) -> torch.Tensor:
     """Hasler and Suesstrunk 2003, on 0..255, with the absolute opponents of published tables, (B,). Gray is 0."""
     r, g, b = rgb_u8.float().unbind(dim=1)
-    rg, yb = (r - g).abs().flatten(1), ((r + g) / 2 - b).abs().flatten(1)
-    deviation = (rg.var(dim=1, correction=0) + yb.var(dim=1, correction=0)).sqrt()
-    return deviation + 0.3 * (rg.mean(dim=1).square() + yb.mean(dim=1).square()).sqrt()
+    opponents = torch.stack((r - g, (r + g) / 2 - b)).abs().flatten(2)             # (2, B, H * W)
+    return opponents.var(dim=2, correction=0).sum(dim=0).sqrt() + 0.3 * opponents.mean(dim=2).norm(dim=0)
 
 
 def _mix(matrix, channels):
@@ -89,7 +86,7 @@ def _mix(matrix, channels):
 # With torch.where, `encode` takes nearly half as long again, and the gradient at black is infinity times zero.
 
 def _to_linear(srgb):
-    return (srgb.clamp(max=0.04045) - 0.04045) / 12.92 + ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4
+    return ((srgb.clamp(max=0.04045) - 0.04045) / 12.92 + ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4).unbind(1)
 
 
 def _to_srgb(linear):

@@ -1,6 +1,7 @@
 """Pictures that the tests make for themselves, and a fresh working folder."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,19 @@ TINY = ["--no-pretrained", "--size", "32", "--val", "4", "--batch-size", "4", "-
 @pytest.fixture(autouse=True)
 def two_threads():
     torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tidy(tmp_path_factory):
+    """Nothing stays: pytest would keep the files of three runs, and one short training fills 330 MB."""
+    yield
+    shutil.rmtree(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(autouse=True)
+def tidy_each(tmp_path):
+    yield
+    shutil.rmtree(tmp_path)
 
 
 @pytest.fixture

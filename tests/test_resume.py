@@ -81,7 +81,7 @@ def uninterrupted(tmp_path_factory, scenes):
     return folder / "out"
 
 
-@pytest.mark.parametrize("steps", [(7,), (10, 3), (13, 8), (2, 6, 5)])
+@pytest.mark.parametrize("steps", [(10, 3), (13, 8), (2, 6, 5)])
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
     work, scenes, uninterrupted, monkeypatch, capsys, steps
 ):
@@ -103,15 +103,16 @@ def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
 
 def test_one_seed_gives_one_result_and_another_seed_another(work, scenes, uninterrupted):
     assert run(scenes, out="again") == 0
-    assert_equal(checkpoint("again"), checkpoint(uninterrupted))
-    assert run(scenes, "--seed", "1", out="other") == 0
+    again = checkpoint("again")
+    assert_equal(again, checkpoint(uninterrupted))
+    assert run(scenes, "--seed", "1", "--pretrain-epochs", "1", "--gan-epochs", "0", out="other") == 0
     other = checkpoint("other")
-    assert not torch.equal(other["average"]["head.weight"], checkpoint("again")["average"]["head.weight"])
-    assert other["rows"][0]["ab_error"] != checkpoint("again")["rows"][0]["ab_error"]  # other photos are held out
+    assert other["rows"][0]["ab_error"] != again["rows"][0]["ab_error"]  # other photos are held out
+    assert other["rows"][1]["l1"] != again["rows"][1]["l1"]
 
 
 def test_without_resume_a_run_is_never_overwritten(work, scenes, uninterrupted, capsys):
-    shutil.copytree(uninterrupted, "out")
+    os.symlink(uninterrupted, "out")
     assert run(scenes) == 1
     assert "--resume" in capsys.readouterr().err
     assert_equal(checkpoint(), checkpoint(uninterrupted))
@@ -141,7 +142,7 @@ def test_a_finished_run_says_so(work, scenes, uninterrupted, capsys):
 def test_an_option_that_contradicts_the_run_is_an_error_that_names_both_values(
     work, scenes, uninterrupted, capsys, option, value, saved
 ):
-    shutil.copytree(uninterrupted, "out")
+    os.symlink(uninterrupted, "out")
     assert run(scenes, "--resume", option, value) == 2
     error = capsys.readouterr().err
     assert error == f"error: {option} {value} contradicts the run to resume: {saved} (see train.py --help)\n"
@@ -162,9 +163,10 @@ def test_a_finished_run_can_be_trained_further(work, scenes, uninterrupted):
 
 def test_photos_that_changed_are_an_error_and_photos_that_moved_in_time_are_none(work, scenes, capsys):
     shutil.copytree(scenes, "photos")
-    assert run("photos", "--gan-epochs", "0") == 0
+    assert run("photos", "--pretrain-epochs", "1", "--gan-epochs", "0") == 0
     os.utime("photos/01.jpg", (1, 1))
-    assert run("photos", "--resume", "--gan-epochs", "1") == 0
+    assert run("photos", "--resume", "--gan-epochs", "0") == 0
+    assert len(checkpoint()["rows"]) == 3
     Image.fromarray(noise(72, 60)).save("photos/01.jpg")
     assert run("photos", "--resume") == 1
     assert "photos has changed" in capsys.readouterr().err
@@ -258,7 +260,7 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_last_good_checkpoint(work, s
     assert result.returncode == 1
     assert result.stderr.startswith("error: ") and "File too large" in result.stderr and result.stderr.count("\n") == 1
     assert (work / "out/checkpoint.pt").read_bytes() == before and not list((work / "out").glob(".*"))
-    assert script("train.py", *options, "--resume", cwd=work).returncode == 0
+    assert run(scenes, "--resume", "--gan-epochs", "0") == 0
     assert len(checkpoint()["rows"]) == 3
 
 
@@ -281,6 +283,7 @@ def start(scenes, work):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "2"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # which a background job ignores
     )
 
 

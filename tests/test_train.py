@@ -3,6 +3,9 @@
 import copy
 import json
 import os
+import shutil
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -264,6 +267,63 @@ def test_names_in_any_encoding_are_listed(work):
     assert train.main(["--data", "photos/", *TINY, *options]) == 0
     lines = (work / "out/skipped.txt").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2 and lines[0].startswith("caf\\udce9.jpg\t") and lines[1].startswith("été 家族.jpg\t")
+
+
+def test_compiled_networks_train_the_same(work, scenes, monkeypatch):
+    """With Dynamo's eager backend, which needs no C++ compiler: the same figures, from both networks' compiled calls."""
+    compiled, compile_ = [], torch.nn.Module.compile
+
+    def compile_eagerly(net):
+        compiled.append(type(net))
+        compile_(net, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
+    options = ["--data", str(scenes), *TINY, "--pretrain-epochs", "0", "--gan-epochs", "1"]
+    assert train.main([*options, "--out", "plain"]) == 0 and not compiled
+    assert train.main([*options, "--out", "compiled", "--compile"]) == 0 and compiled == [Generator, Discriminator]
+    for plain, row in zip(read_log("plain"), read_log("compiled"), strict=True):
+        figures = row.keys() - {"seconds", "pictures_per_second"}
+        assert {name: plain[name] for name in figures} == {name: row[name] for name in figures}
+    saved = load_saved(work / "compiled/generator.pt", "generator")
+    Generator(pretrained=False).load_state_dict(saved["weights"])
+
+
+def test_files_are_written_beside_the_next_epoch_and_hold_their_own(work, scenes, monkeypatch):
+    """The writing of the first epoch here waits until the second has nearly trained, and notices nothing of that."""
+    save_epoch, gan_step, steps, trained = train.save_epoch, train.gan_step, [], threading.Event()
+
+    def step(*args):
+        losses = gan_step(*args)
+        steps.append(losses)
+        if len(steps) == 9:                        # 5 of the first epoch
+            trained.set()
+        return losses
+
+    def save_later(out, state, tiles):
+        if state["rows"][-1]["epoch"] == 1:
+            assert trained.wait(timeout=60)
+        save_epoch(out, state, tiles)
+        shutil.copy(out / "checkpoint.pt", f"epoch{state['rows'][-1]['epoch']}.pt")
+
+    options = ["--data", str(scenes), *TINY, "--pretrain-epochs", "0", "--gan-epochs"]
+    assert train.main([*options, "1", "--out", "one"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "gan_step", step)
+        patch.setattr(train, "save_epoch", save_later)
+        assert train.main([*options, "2", "--out", "two"]) == 0
+    one, first = (load_saved(Path(name), "checkpoint") for name in ("one/checkpoint.pt", "epoch1.pt"))
+    assert all(torch.equal(weight, first["G"][name]) for name, weight in one["G"].items())
+    assert torch.equal(one["opt_D"]["state"][0]["exp_avg"], first["opt_D"]["state"][0]["exp_avg"])
+    assert len(first["rows"]) == 2 and len(read_log("two")) == 3
+
+
+def test_what_goes_wrong_with_the_last_epochs_files_is_told(work, scenes, capsys, monkeypatch):
+    def fail(*args):
+        raise OSError(28, "No space left on device", "checkpoint.pt")
+
+    monkeypatch.setattr(train, "save_epoch", fail)
+    assert train.main(["--data", str(scenes), *TINY, "--pretrain-epochs", "1", "--gan-epochs", "0"]) == 1
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'checkpoint.pt'\n"
 
 
 def test_a_batch_of_another_precision_than_the_runs_own_is_refused(work, scenes, capsys):
