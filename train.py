@@ -123,7 +123,7 @@ def parse_options(argv, saved: dict | None = None):
     add("--limit", type=int, help="photos used in all, held-out ones included (default: every one)")
     add("--restore", action="store_true", help="repair photos, too: learn from damaged L, and put out L with ab")
     add("--no-pretrained", action="store_true", help="no ImageNet weights: start from noise")
-    add("--compile", action="store_true", help="torch.compile G and D first: it takes minutes, try whether it pays")
+    add("--compile", action="store_true", help="torch.compile G and D, which needs a C++ compiler: try whether it pays")
     add("--resume", action="store_true", help="go on from checkpoint.pt in --out, or begin where there is none")
     add("--device", default="auto", help="auto (cuda, under torchrun a GPU each, else cpu), cpu, cuda:1, mps ...")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where that is fast")
@@ -131,7 +131,7 @@ def parse_options(argv, saved: dict | None = None):
     parser.set_defaults(**config)
     args = parser.parse_args(argv)
     fixed = "pretrain_epochs" if saved and saved["rows"][-1]["phase"] == "gan" else None
-    for name, value in config.items() - vars(args).items():
+    for name, value in sorted(config.items() - vars(args).items()):
         if name == fixed or not name.endswith("_epochs") or getattr(args, name) < value:
             parser.error(f"--{name.replace('_', '-')} {getattr(args, name)} contradicts the run to resume: {value}")
     epochs = args.pretrain_epochs, args.gan_epochs
@@ -142,9 +142,9 @@ def parse_options(argv, saved: dict | None = None):
 
 
 def samples(G, photos: Tensor, restore: bool) -> Tensor:
-    """Photos uint8 (B, 3, S, S), each as G sees it, as G makes it, and in truth: uint8 (3 B, 3, S, S)."""
+    """Photos uint8 (B, 3, S, S), each as G sees it, as G makes it, and in truth: uint8 (3 B, 3, S, S), CPU."""
     L, _, _ = examples(photos, restore, "samples")
-    return torch.stack((decode(L, gray(L)), decode(*complete(L, G(L))), photos), dim=1).flatten(0, 1)
+    return torch.stack((decode(L, gray(L)), decode(*complete(L, G(L))), photos), dim=1).flatten(0, 1).cpu()
 
 
 def save_epoch(out: Path, state: dict, tiles: Tensor) -> None:
@@ -165,7 +165,7 @@ def train(argv) -> int:
     saved = runtime.load_saved(out / "checkpoint.pt", "checkpoint") if (out / "checkpoint.pt").exists() else None
     runtime.require(args.resume or not saved, f"{out} holds a run: --resume goes on with it, or name another --out")
     args = parse_options(argv, saved)
-    config = {name: value for name, value in vars(args).items() if name not in ("out", "resume", "device")}
+    config = {name: value for name, value in vars(args).items() if name not in ("out", "resume", "device", "compile")}
     last = args.pretrain_epochs + args.gan_epochs
 
     prepared = data.load_photos(args.data, args.size, args.limit) if rank == 0 else None
@@ -201,7 +201,8 @@ def train(argv) -> int:
         rows = saved["rows"] if saved else [{"phase": "gray", "epoch": 0} | evaluate(gray, *held_out)]
         shown = images[val_indices[:8]].to(device)
         if saved and rank == 0:
-            written = writer.submit(save_epoch, out, copy.deepcopy(saved), samples(average, shown, args.restore))
+            written = writer.submit(save_epoch, out, saved, samples(average, shown, args.restore))
+            written.result()                       # at once: should the disk be full, nothing is trained in vain
 
         steps = max(1, len(train_indices) // (args.batch_size * world))
         for epoch in range(len(rows), last + 1):
@@ -218,6 +219,8 @@ def train(argv) -> int:
                 totals = {name: totals.get(name, 0) + loss for name, loss in losses.items()}
             means = (torch.stack(list(totals.values())) / steps).tolist()    # the epoch's one wait for the device
             if rank == 0:                              # the first process alone evaluates and writes
+                if epoch > 1:
+                    written.result()                   # of the epoch before: raises what went wrong with it
                 row = {"phase": phase, "epoch": epoch, "seconds": time.perf_counter() - start}
                 row |= {"pictures_per_second": steps * len(batch) * world / row["seconds"]} | dict(zip(totals, means))
                 rows.append(row | evaluate(average, *held_out))
@@ -225,10 +228,9 @@ def train(argv) -> int:
                 runtime.require(sum(means) + rows[-1]["ab_error"] < 1e9, f"epoch {epoch}: loss not finite, lower --lr")
                 state = {"kind": "checkpoint", "config": config, "identity": identity, "rows": rows}
                 state |= {name: part.state_dict() for name, part in parts.items()}
-                if epoch > 1:
-                    written.result()                   # of the epoch before: raises what went wrong with it
                 # Beside the next epoch, and so from a copy:
-                written = writer.submit(save_epoch, out, copy.deepcopy(state), samples(average, shown, args.restore))
+                state = torch.utils._pytree.tree_map_only(Tensor, lambda tensor: tensor.to("cpu", copy=True), state)
+                written = writer.submit(save_epoch, out, state, samples(average, shown, args.restore))
                 print(f"{phase} {epoch}/{last}:", REPORT.format(**rows[-1], gray=rows[0]["ab_error"]), flush=True)
     if rank == 0:
         written.result()

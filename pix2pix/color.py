@@ -4,7 +4,7 @@ sRGB is IEC 61966-2-1, Lab is CIE 15. All but the metrics works pixel by pixel: 
 """
 import torch
 
-L_SCALE, AB_SCALE = 100.0, 128.0                   # CIE L in [0, 100] -> [0, 1]; a, b, of sRGB [-108, 99], inside [-1, 1]
+L_SCALE, AB_SCALE = 100.0, 128.0                   # CIE L in [0, 100] -> [0, 1]; a, b in [-108, 99] -> inside [-1, 1]
 
 RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423),      # linear sRGB -> XYZ, ITU-R BT.709 primaries
               (0.212671, 0.715160, 0.072169),
@@ -51,8 +51,7 @@ def luminance(rgb_u8: torch.Tensor) -> torch.Tensor:
 
 def decode(L: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:
     """L (B, 1, H, W) in [0, 1] and ab (B, 2, H, W) in [-1, 1] -> uint8 sRGB (B, 3, H, W): the inverse of `encode`."""
-    rgb = lab_to_rgb(torch.cat((L * L_SCALE, ab * AB_SCALE), dim=1))
-    return (rgb * 255).round().to(torch.uint8)
+    return (lab_to_rgb(torch.cat((L * L_SCALE, ab * AB_SCALE), dim=1)) * 255).round().to(torch.uint8)
 
 
 def ab_error(ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

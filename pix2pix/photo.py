@@ -60,7 +60,7 @@ def shrink(photo: Image.Image, size: int):
 
 
 def _upright_srgb(image, path):
-    has_exif, profile = "exif" in image.info, image.info.get("icc_profile")
+    has_exif, icc = "exif" in image.info, image.info.get("icc_profile")
     try:
         ImageOps.exif_transpose(image, in_place=True)
         exif = image.getexif().tobytes() if has_exif else b""                 # written anew, which drops the thumbnail
@@ -75,10 +75,9 @@ def _upright_srgb(image, path):
     flat = image.convert(mode)
     if image.has_transparency_data:
         flat = Image.composite(flat, Image.new(mode, flat.size, "white"), image.convert("RGBA").getchannel("A"))
-    if profile:
+    if icc:
         try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            flat = ImageCms.profileToProfile(flat, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            flat = ImageCms.profileToProfile(flat, io.BytesIO(icc), ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImageCms.PyCMSError, OSError) as error:
             print(f"warning: {path}: its colour profile is ignored: {error}", file=sys.stderr)
     photo = flat.convert("RGB")

@@ -270,7 +270,7 @@ def test_names_in_any_encoding_are_listed(work):
 
 
 def test_compiled_networks_train_the_same(work, scenes, monkeypatch):
-    """With Dynamo's eager backend, which needs no C++ compiler: the same figures, from both networks' compiled calls."""
+    """With Dynamo's eager backend, which needs no C++ compiler: the same figures, and both networks compiled."""
     compiled, compile_ = [], torch.nn.Module.compile
 
     def compile_eagerly(net):
@@ -289,7 +289,7 @@ def test_compiled_networks_train_the_same(work, scenes, monkeypatch):
 
 
 def test_files_are_written_beside_the_next_epoch_and_hold_their_own(work, scenes, monkeypatch):
-    """The writing of the first epoch here waits until the second has nearly trained, and notices nothing of that."""
+    """The writing of the first epoch waits here until the second has nearly trained, and notices nothing of it."""
     save_epoch, gan_step, steps, trained = train.save_epoch, train.gan_step, [], threading.Event()
 
     def step(*args):
