@@ -219,9 +219,9 @@ def train(argv) -> int:
                 totals = {name: totals.get(name, 0) + loss for name, loss in losses.items()}
             means = (torch.stack(list(totals.values())) / steps).tolist()    # the epoch's one wait for the device
             if rank == 0:                              # the first process alone evaluates and writes
+                row = {"phase": phase, "epoch": epoch, "seconds": time.perf_counter() - start}
                 if epoch > 1:
                     written.result()                   # of the epoch before: raises what went wrong with it
-                row = {"phase": phase, "epoch": epoch, "seconds": time.perf_counter() - start}
                 row |= {"pictures_per_second": steps * len(batch) * world / row["seconds"]} | dict(zip(totals, means))
                 rows.append(row | evaluate(average, *held_out))
                 # Neither infinity nor NaN is below:

@@ -45,8 +45,7 @@ def encode(rgb_u8: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def luminance(rgb_u8: torch.Tensor) -> torch.Tensor:
     """uint8 sRGB (B, 3, H, W) -> L (B, 1, H, W) in [0, 1] as `encode` gives it, in about half the time."""
-    (y,) = _mix(RGB_TO_XYZ[1:2], _to_linear(rgb_u8.float() / 255))
-    return (116 * _lab_curve(y) - 16).unsqueeze(1) / L_SCALE
+    return (116 * _lab_curve(*_mix(RGB_TO_XYZ[1:2], _to_linear(rgb_u8.float() / 255))) - 16).unsqueeze(1) / L_SCALE
 
 
 def decode(L: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:
