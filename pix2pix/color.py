@@ -84,6 +84,7 @@ def _mix(matrix, channels):
 # With torch.where, `encode` takes nearly half as long again, and the gradient at black is infinity times zero.
 
 def _to_linear(srgb):
+    """An image to three channels, as _mix takes them."""
     return ((srgb.clamp(max=0.04045) - 0.04045) / 12.92 + ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4).unbind(1)
 
 
