@@ -3,108 +3,186 @@
     python infer.py img.jpg out.jpg
     python infer.py album/ coloured/
 """
+import math
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from pix2pix import runtime
+from pix2pix import files
 from pix2pix.color import decode, luminance
+from pix2pix.device import fast_layout, keep_freed_memory, pick_device
 from pix2pix.models import Generator
 from pix2pix.photo import WRITABLE, PhotoError, find_photos, read_photo, shrink, write_photo
+from pix2pix.terminal import ArgumentParser, progress, run_program
+
+STRIP = 2**18               # pixels that are coloured at once: 50 million would fill the memory
 
 
-def load_generator(path: Path, device: torch.device) -> Generator:
-    """The averaged generator that train.py saved, ready to use; its .config holds the options it was trained with."""
-    saved = runtime.load_saved(path, "generator")
-    G = Generator(pretrained=False, out_channels=2 + saved["config"].get("restore", False))
-    G.load_state_dict(saved["weights"])
-    G.config = saved["config"]
-    return G.to(device, memory_format=torch.channels_last).eval()
+def load_generator(path, device):
+    """The averaged generator that train.py saved, ready to use.
+
+    Its .config is a dict of the options it was trained with. Raises OSError where there is no such
+    file, and UserError where it holds something else.
+    """
+    saved = files.load_saved(path, "generator")
+    config = saved["config"]
+    G = Generator(pretrained=False, repairs=config["restore"])
+    G.load_state_dict(saved["weights"])             # float16 becomes float32
+    G.config = config
+    return G.to(device, memory_format=fast_layout(device, bf16=False)).eval()
 
 
 @torch.inference_mode()
-def colorize(G: Generator, photo: Image.Image, size: int) -> Image.Image:
+def colorize(G, photo, size, strength=1.0):
     """Colour an "RGB" photo of any size: G sees it as a square of `size` pixels.
 
-    Its own luminance stays as it is, but for what a G with `out_channels` 3 repairs.
+    The colours are multiplied by `strength`: 0 is gray. The photo's own luminance stays as it is,
+    but for what a G that repairs changes.
     """
     device = next(G.parameters()).device
     width, height = photo.size
-    small = luminance(shrink(photo, size)[None].to(device))                         # (1, 1, size, size)
-    added = G(small).contiguous()                                                   # (1, 2 or 3, size, size)
-    added[:, :-2] -= small                         # of an L of its own, only what differs is enlarged and added
-    added = torch.nn.functional.interpolate(added, (height, width), mode="bilinear")        # (1, 2 or 3, height, width)
+    small_L = luminance(shrink(photo, size)[None].to(device))           # (1, 1, size, size)
+    added = G(small_L).contiguous()                                     # (1, 2 or 3, size, size)
+    if G.repairs:
+        added[:, :1] -= small_L         # only what differs: the detail of what is sound stays
+    added = F.interpolate(added, (height, width), mode="bilinear")      # (1, 2 or 3, height, width)
     coloured = Image.new("RGB", photo.size)
-    rows = max(1, 2**18 // width)                  # in strips of a quarter of a megapixel, or 50 would fill the memory
+    rows = max(1, STRIP // width)
     for top in range(0, height, rows):
-        # (1, 1, rows, width):
-        L = luminance(pil_to_tensor(photo.crop((0, top, width, min(top + rows, height))))[None].to(device))
-        correction, ab = added[:, :, top : top + rows].tensor_split((-2,), dim=1)
-        coloured.paste(to_pil_image(decode(L + correction.sum(dim=1, keepdim=True), ab)[0]), (0, top))
+        bottom = min(top + rows, height)
+        strip = photo.crop((0, top, width, bottom))
+        L = luminance(pil_to_tensor(strip)[None].to(device))            # (1, 1, rows, width)
+        if G.repairs:
+            L = L + added[:, :1, top:bottom]
+        rgb = decode(L, strength * added[:, -2:, top:bottom])           # (1, 3, rows, width)
+        coloured.paste(to_pil_image(rgb[0]), (0, top))
     return coloured
 
 
-def infer(argv) -> int:
-    parser = runtime.ArgumentParser(prog="infer.py", description=__doc__.splitlines()[0])
+def parse_options(argv):
+    """The options. Raises UsageError."""
+    parser = ArgumentParser(prog="infer.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("input", type=Path, metavar="INPUT", help="a photo, or a folder of photos, searched through all its subfolders")
-    add("output", type=Path, metavar="OUTPUT", help=f"a file ({' '.join(WRITABLE)}), or for a folder a folder")
-    newest = max(Path("runs").glob("*/generator.pt"), key=os.path.getmtime, default=Path("runs/*/generator.pt"))
-    add("--checkpoint", type=Path, default=newest, help="a generator.pt (default: the newest runs/*/generator.pt)")
-    add("--size", type=int, help="side of the square that G sees, pixels, a multiple of 32 (default: as trained)")
-    add("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda, cuda:1, mps ... (default: %(default)s)")
-    add("--overwrite", action="store_true", help="replace outputs that exist already; an input is never replaced")
+    writable = " ".join(WRITABLE)
+    newest = max(Path("runs").glob("*/generator.pt"), key=os.path.getmtime, default=None)
+    add("input", type=Path, help="a photo, or a folder with all its subfolders")
+    add("output", type=Path, help=f"a file ({writable}), for a folder a folder")
+    add("--checkpoint", type=Path, default=newest or Path("runs/*/generator.pt"),
+        help="a generator.pt (default: the newest runs/*/generator.pt)")
+    add("--size", type=int,
+        help="side of the square that G sees, pixels, a multiple of 32 (default: as trained)")
+    add("--strength", type=float, default=1.0, help="of colours: 0 gray, 1.3 bolder (1.0)")
+    add("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda:1, mps ...")
+    add("--overwrite", action="store_true", help="replace outputs, but never an input")
     args = parser.parse_args(argv)
-    if args.output.exists() and os.path.samefile(args.input, args.output):
+    if args.output.exists() and args.output.samefile(args.input):
         parser.error("OUTPUT is the same as INPUT, and an input is never written")
     if not args.input.is_dir() and args.output.suffix.lower() not in WRITABLE:
-        parser.error(f"{args.output}: cannot write this format; these can be written: {' '.join(WRITABLE)}")
+        parser.error(f"{args.input} is no folder, and {args.output} of no format that can be "
+                     f"written; these can be: {writable}")
     if args.size is not None and (args.size < 32 or args.size % 32):
         parser.error(f"--size {args.size} is not a multiple of 32")
+    if not 0 <= args.strength < math.inf:
+        parser.error(f"--strength {args.strength} is not 0 or more")
+    return args
 
-    G = load_generator(args.checkpoint, runtime.pick_device(args.device))
-    print("{}: trained on {data} at {size} pixels for {epochs} epochs".format(args.checkpoint, **G.config))
-    sources, targets, files = [args.input], [args.output], 1
-    if args.input.is_dir():
-        root, out = args.input.resolve(), args.output.resolve()
-        sources, files = find_photos(root, leave_out=out if root in out.parents else None)
-        names = [source.name if source.suffix.lower() in WRITABLE else source.name + ".png" for source in sources]
-        targets = [out / source.relative_to(root).with_name(name) for source, name in zip(sources, names)]
-    runtime.require(len({*targets}) == len(sources), "a.gif and a.gif.png have one output: rename one")
-    # Inode and device: the file itself, whatever name or link leads to it.
-    inputs = {source.stat()[1:3] for source in sources if source.exists()}
+
+def plan_folder(folder, out):
+    """The photos of a folder, and for each a path of its own in the folder `out`.
+
+    A photo of a format that cannot be written becomes a .png. Paths do not differ in case alone,
+    which some disks do not see.
+    """
+    folder = folder.resolve()
+    out = out.resolve()
+    sources = find_photos(folder, leave_out=out if folder in out.parents else None)
+    targets = {}                                    # by what such a disk sees
+    for source in sources:
+        target = out / source.relative_to(folder)
+        if target.suffix.lower() not in WRITABLE:
+            target = target.with_name(target.name + ".png")
+        stem = target.stem
+        number = 2
+        while str(target).casefold() in targets:
+            target = target.with_stem(f"{stem}-{number}")
+            number += 1
+        targets[str(target).casefold()] = target
+    return sources, list(targets.values())
+
+
+def identify(path):
+    """Disk and number of a file: itself, whatever name or link leads to it."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def infer(argv):
+    keep_freed_memory()
+    args = parse_options(argv)
+    device = pick_device(args.device)
+    G = load_generator(args.checkpoint, device)
+    size = args.size or G.config["size"]
+    trained = "trained on {data} at {size} pixels for {epochs} epochs".format(**G.config)
+    print(f"{args.checkpoint}: {trained}")
+    is_folder = args.input.is_dir()
+    if is_folder:
+        sources, targets = plan_folder(args.input, args.output)
+    else:
+        sources = [args.input]
+        targets = [args.output]
+    inputs = {identify(source) for source in sources if source.exists()}
 
     def color_one(source, target):
+        """What became of it: "coloured", "there already", or the error."""
         try:
-            if target.exists():
-                runtime.require(target.stat()[1:3] not in inputs, f"{target}: an input is never written", PhotoError)
-                if args.input.is_dir() and not args.overwrite:
+            if target.exists() and identify(target) in inputs:
+                raise PhotoError(f"{target}: an input is never written")
+            if target.exists() and not args.overwrite:
+                if is_folder:
                     return "there already"
-                runtime.require(args.overwrite, f"{target} exists already: --overwrite replaces it", PhotoError)
+                raise PhotoError(f"{target} exists already: --overwrite replaces it")
             photo = read_photo(source)
-            write_photo(colorize(G, photo, args.size or G.config["size"]), target, like=photo)
+            write_photo(colorize(G, photo, size, args.strength), target, like=photo)
             return "coloured"
         except (PhotoError, OSError) as error:
             return error
 
-    # Two photos at a time, with half of the cores each; but MPS breaks in a second thread, and OpenMP is slower there.
-    with ThreadPoolExecutor(2, "", torch.set_num_threads, (torch.get_num_threads() // 2 or 1,)) as pool:
-        each = map if len(sources) == 1 or args.device.startswith("mps") else pool.map
-        results = list(runtime.progress(each(color_one, sources, targets), len(sources), "colouring", "photos"))
+    if is_folder and device.type != "mps":          # which breaks in a second thread
+        # Two photos share a CPU well; a GPU waits for what the cores read and write.
+        workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 2
+        jobs = _together(color_one, sources, targets, workers)
+    else:
+        jobs = map(color_one, sources, targets)
+    results = list(progress(jobs, len(sources), "colouring", "photos"))
     errors = [result for result in results if isinstance(result, Exception)]
-    print("".join(f"error: {error}\n" for error in errors), end="", file=sys.stderr)
-    done, kept = results.count("coloured"), results.count("there already")
-    print(f"{done} coloured, {kept} there already, {len(errors)} failed, {files - len(sources)} other files left alone")
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
+    print(
+        f"{results.count('coloured')} coloured, {results.count('there already')} there already, "
+        f"{len(errors)} failed"
+    )
     return 1 if errors else 0
 
 
-def main(argv=None) -> int:
-    return runtime.run(infer, argv, "outputs that are there are whole; the same command does the rest", "--size")
+def _together(function, sources, targets, workers):
+    """The results in order, of threads that have an equal share of the cores."""
+    cores = max(1, torch.get_num_threads() // workers)
+    with ThreadPoolExecutor(workers, "", torch.set_num_threads, (cores,)) as pool:
+        yield from pool.map(function, sources, targets)
+
+
+def main(argv=None):
+    return run_program(
+        infer, argv,
+        if_interrupted="outputs that are there are whole; the same command does the rest",
+        if_out_of_memory="try --device cpu, or smaller photos"
+    )
 
 
 if __name__ == "__main__":

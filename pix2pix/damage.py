@@ -1,52 +1,100 @@
-"""Artificial ageing of L for --restore: what decades in a drawer do to a print, a batch at a time and on its device."""
+"""Artificial ageing of L for --restore: what decades in a drawer do to a print.
+
+A batch at a time and on its device; and what a batch becomes for the networks, with it or without.
+"""
 import torch
 import torch.nn.functional as F
 
-from pix2pix.runtime import seeded
+from pix2pix.color import encode
+from pix2pix.device import seeded
 
 
-def damage(L: torch.Tensor, seed) -> tuple[torch.Tensor, torch.Tensor]:
-    """L (B, 1, H, W) in [0, 1] -> L as an old print would show it, same shape and range, and the mask of what is lost.
+def examples(rgb_u8, restore, seed):
+    """uint8 sRGB (B, 3, H, W) -> the L that G sees, the target to make of it, and what is lost.
 
-    The second is bool (B, 1, H, W): True under scratches, cracks, folds, spots and torn rims, which cover more than
-    half of what was there; fading, stains, blur and grain only veil it. H and W are multiples of 4. `seed`, a number or
-    several, decides everything: the same one gives the same damage, bit for bit on the CPU.
+    The target is ab (B, 2, H, W), and nothing is lost (None). With `restore` L is damaged, the
+    target is the undamaged (L, ab), (B, 3, H, W), and lost is a mask (B, 1, H, W), as of `damage`.
     """
-    size = L.shape[2:]
-    draw = {"generator": seeded(seed, L.device), "device": L.device}
-    y, x = (torch.linspace(-1, 1, side, device=L.device) for side in size)
+    L, ab = encode(rgb_u8)
+    if not restore:
+        return L, ab, None
+    damaged, lost = damage(L, seed)
+    return damaged, torch.cat((L, ab), dim=1), lost
 
-    def uniform(low=0, high=1, number=1):
-        return low + (high - low) * torch.rand(len(L), number, 1, 1, **draw)
 
-    worn = uniform() > 0.2                         # the others stay whole, so that good photos stay good
+def damage(L, seed):
+    """L (B, 1, H, W) in [0, 1] -> L as an old print would show it, and the mask of what is lost.
 
-    def strength(chance, low, high):               # 0 leaves a picture exactly as it was
-        return uniform(low, high) * worn * (uniform() < chance)
-
-    def field(*octaves):                           # smooth and random around 0; an octave: bumps along a side
-        noises = (torch.randn(len(L), 1, n, n, **draw) * (octaves[0] / n) ** 0.5 for n in octaves)
-        return sum(F.interpolate(noise, size, mode="bilinear") for noise in noises)
-
-    def strokes(number, waves):                    # pixels to the nearest of lines, each of which ends at another
-        angle, offset = uniform(0, torch.pi, number), uniform(-1, 1, number)
-        lines = x * angle.cos() + y[:, None] * angle.sin() + offset + waves * uniform() * field(8, 64)
-        return lines.abs().maximum(lines.roll(1, dims=1)).amin(dim=1, keepdim=True) * (size[0] / 2)
-
-    # A flat gray: whites yellow, blacks rise. Then stains, that one still sees through, and two kinds of blur.
-    aged = L.lerp(uniform(0.3, 0.9), strength(0.5, 0.1, 0.5) * (1 + 0.4 * field(3)).clamp(0, 1.5))
-    aged = aged.lerp(uniform(), strength(0.3, 0.1, 0.4) * (field(4, 12) - uniform()).clamp(0, 1))
+    The mask is bool (B, 1, H, W): True under scratches, cracks, folds, spots and torn rims, where
+    they cover more than half of what was there; fading, stains, blur and grain only veil it. H and
+    W are multiples of 4. `seed`, a number or several, decides everything: the same one gives the
+    same damage, bit for bit on the CPU.
+    """
+    dice = Dice(L, seed)
+    # Fading, to a flat gray: whites yellow, blacks rise, here more and there less.
+    gray = dice.uniform(0.3, 0.9)
+    aged = L.lerp(gray, dice.strength(0.5, 0.1, 0.5) * (1 + 0.4 * dice.field(3)).clamp(0, 1.5))
+    # Stains, that one still sees through.
+    level = dice.uniform()
+    stain = dice.strength(0.3, 0.1, 0.4) * (dice.field(4, 12) - dice.uniform()).clamp(0, 1)
+    aged = aged.lerp(level, stain)
+    # Two kinds of blur.
     for factor in (2, 4):
-        aged = aged.lerp(F.interpolate(F.avg_pool2d(aged, factor), size, mode="bilinear"), strength(0.25, 0.2, 0.7))
-
-    # How far each kind covers a pixel, from 0 to 1 at its edge: dust and flakes; torn rims, outside the superellipse
-    # x**12 + y**12 = 1; scratches and cracks as wide as their strength in pixels, which thin out, end and begin again.
-    wear = (uniform(0.2, 0.8) + 0.7 * field(8, 48)).clamp(0, 1)
-    covers = [strength(0.4, 2, 6) * (field(40, 60) - uniform(1.8, 3)),
-              strength(0.5, 5, 20) * (x**12 + y[:, None] ** 12 - uniform(0.9, 1.6) - 0.35 * field(4, 48)),
-              strength(0.4, 0.6, 1.2) * wear - strokes(4, 0.006),
-              strength(0.5, 0.6, 1.6) * wear - strokes(9, 0.045)]
+        coarse = F.interpolate(F.avg_pool2d(aged, factor), dice.size, mode="bilinear")
+        aged = aged.lerp(coarse, dice.strength(0.25, 0.2, 0.7))
+    # How far each kind of wear covers a pixel, (B, 1, H, W): from 0 to 1 at its edge. Scratches and
+    # cracks, as wide as their strength in pixels, thin out, end and begin again.
+    here = (dice.uniform(0.2, 0.8) + 0.7 * dice.field(8, 48)).clamp(0, 1)
+    dust = dice.strength(0.4, 2, 6) * (dice.field(40, 60) - dice.uniform(1.8, 3))
+    # Torn rims are outside of a ragged superellipse, x**12 + y**12 = 1.
+    rims = dice.strength(0.5, 5, 20)
+    rims = rims * (dice.x**12 + dice.y**12 - dice.uniform(0.9, 1.6) - 0.35 * dice.field(4, 48))
+    scratches = dice.strength(0.4, 0.6, 1.2) * here - dice.distance_to_strokes(4, 0.006)
+    cracks = dice.strength(0.5, 0.6, 1.6) * here - dice.distance_to_strokes(9, 0.045)
+    covers = (dust, rims, scratches, cracks)
     for cover in covers:
-        aged = aged.lerp(1 - uniform() ** 4, cover.clamp(0, 1))               # mostly the paper's white, at times dark
-    aged = aged + strength(0.5, 0.005, 0.035) * torch.randn(L.shape, **draw)
-    return aged.clamp(0, 1), torch.stack(covers).amax(dim=0) > 0.5
+        paper = 1 - dice.uniform() ** 4             # mostly white, at times dark
+        aged = aged.lerp(paper, cover.clamp(0, 1))
+    grain = dice.strength(0.5, 0.005, 0.035) * torch.randn(L.shape, **dice.options)
+    return (aged + grain).clamp(0, 1), torch.stack(covers).amax(dim=0) > 0.5
+
+
+class Dice:
+    """Random numbers for each picture of a batch, and the pixels' coordinates, on its device."""
+
+    def __init__(self, L, seed):
+        self.count = len(L)
+        self.size = L.shape[2:]
+        self.options = {"generator": seeded(seed, L.device), "device": L.device}
+        self.y, self.x = (torch.linspace(-1, 1, side, device=L.device) for side in self.size)
+        self.y = self.y[:, None]                    # (H, 1), and x is (W,)
+        # The others stay whole, so that good photos stay good.
+        self.worn = self.uniform() > 0.2                                        # (B, 1, 1, 1)
+
+    def uniform(self, low=0, high=1, number=1):
+        """(B, number, 1, 1) in [low, high)."""
+        return low + (high - low) * torch.rand(self.count, number, 1, 1, **self.options)
+
+    def strength(self, chance, low, high):
+        """How strong one kind of damage is, (B, 1, 1, 1): 0 leaves a picture exactly as it was."""
+        return self.uniform(low, high) * self.worn * (self.uniform() < chance)
+
+    def field(self, *octaves):
+        """Smooth and random around 0, (B, 1, H, W); an octave is a number of bumps along a side."""
+        total = 0
+        for bumps in octaves:
+            noise = torch.randn(self.count, 1, bumps, bumps, **self.options)
+            noise *= (octaves[0] / bumps) ** 0.5
+            total += F.interpolate(noise, self.size, mode="bilinear")
+        return total
+
+    def distance_to_strokes(self, number, waves):
+        """Pixels from each pixel to the nearest of some wavy strokes, (B, 1, H, W)."""
+        angle = self.uniform(0, torch.pi, number)
+        offset = self.uniform(-1, 1, number)
+        straight = self.x * angle.cos() + self.y * angle.sin() + offset         # (B, number, H, W)
+        to_line = straight + waves * self.uniform() * self.field(8, 64)     # below 0 on one side
+        # A line would go on for ever. A stroke ends at the line before its own: on the side where
+        # that one's distance is positive, it counts, too.
+        to_stroke = to_line.abs().maximum(to_line.roll(1, dims=1))              # (B, number, H, W)
+        return to_stroke.amin(dim=1, keepdim=True) * (self.size[0] / 2)

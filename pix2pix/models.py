@@ -1,107 +1,156 @@
-"""The two networks of pix2pix (Isola et al. 2017): G predicts the colours ab from L, D judges (L, target) pairs."""
+"""The networks of pix2pix (Isola et al. 2017): G predicts ab from L, D judges (L, target) pairs."""
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch.nn import BatchNorm2d, Conv2d, LeakyReLU, Module, ModuleList, ReLU, Sequential, init
 from torchvision.models import ResNet18_Weights, resnet18
 
-from pix2pix.runtime import UserError
+from pix2pix.terminal import UserError
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class Generator(nn.Module):
-    """U-Net whose encoder is torchvision's ResNet18: L (B, 1, H, W) in [0, 1] -> ab (B, 2, H, W) in [-1, 1], float32.
+class Generator(Module):
+    """U-Net on torchvision's ResNet18: L (B, 1, H, W) in [0, 1] -> ab (B, 2, H, W) in [-1, 1].
 
-    With `out_channels` 3 it repairs, too, and puts its own L, in [0, 1], before ab: (B, 3, H, W). H and W are multiples
-    of 32. `pretrained` starts the encoder from ImageNet and raises UserError where those weights cannot be had. 12.6
-    GFLOP (2 per multiply-add) a picture at 256x256.
+    One that repairs, too, puts its own L, in [0, 1], before ab: (B, 3, H, W). All float32; H and W
+    are multiples of 32. `pretrained` starts the encoder from ImageNet, and raises UserError where
+    those weights cannot be had. 12.6 GFLOP (2 per multiply-add) a picture of 256x256.
     """
 
-    def __init__(self, pretrained: bool = True, out_channels: int = 2):
+    def __init__(self, pretrained=True, repairs=False):
         super().__init__()
-        weights = ResNet18_Weights.IMAGENET1K_V1 if pretrained else None
-        try:
-            self.encoder = resnet18(weights=weights)
-        except Exception as error:                 # no network, a proxy's page, a cut file: the way out is the same
-            by_hand = f"download {weights.url} into {torch.hub.get_dir()}/checkpoints, or train with --no-pretrained"
-            raise UserError(f"the ImageNet weights of ResNet18 cannot be had ({error}): {by_hand}") from error
-        del self.encoder.avgpool, self.encoder.fc
-        # From the depth upwards, joined by the skips: layer3, layer2, layer1, relu1, and at full size the input itself.
-        channels = (512, 256, 256), (256, 128, 128), (128, 64, 64), (64, 64, 64), (64, 3, 32)
-        self.decoder = nn.ModuleList([UpBlock(*three) for three in channels]).apply(init_weights)
-        self.head = nn.Conv2d(32, 4 if out_channels == 3 else 2, kernel_size=1).apply(init_weights)
+        self.repairs = repairs
+        self.encoder = _resnet18(pretrained)
+        # From the depth upwards; each takes what comes from below and a skip.
+        self.decoder = ModuleList([                         # skip:
+            UpBlock(512, 256, 256),                         # layer3
+            UpBlock(256, 128, 128),                         # layer2
+            UpBlock(128, 64, 64),                           # layer1
+            UpBlock(64, 64, 64),                            # relu1
+            UpBlock(64, 3, 32)                              # the input
+        ]).apply(init_weights)
+        # ab, and to repair also the share of L that is lost, and what belongs there.
+        self.head = Conv2d(32, 4 if repairs else 2, 1).apply(init_weights)
 
-    def forward(self, L: Tensor) -> Tensor:
-        gray = torch.cat([(L - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD)], dim=1)
-        relu1 = self.encoder.relu(self.encoder.bn1(self.encoder.conv1(gray)))       # (B,  64, H/2,  W/2)
-        layer1 = self.encoder.layer1(self.encoder.maxpool(relu1))                   # (B,  64, H/4,  W/4)
-        layer2 = self.encoder.layer2(layer1)                                        # (B, 128, H/8,  W/8)
-        layer3 = self.encoder.layer3(layer2)                                        # (B, 256, H/16, W/16)
-        x = self.encoder.layer4(layer3)                                             # (B, 512, H/32, W/32)
-        for up, skip in zip(self.decoder, (layer3, layer2, layer1, relu1, gray)):
-            x = up(x, skip)                                                         # last: (B, 32, H, W)
-        repair, ab = self.head(x).float().tensor_split((-2,), dim=1)                # float: autocast may be at work
-        if not repair.shape[1]:
-            return torch.tanh(ab)                                                   # (B, 2, H, W)
-        share, instead = torch.sigmoid(repair).split(1, dim=1)          # of L that is lost, and what belongs there
-        # In use, what it finds lost to less than a fifth, as it does when in doubt, stays exactly as it is.
-        share = share if self.training else 1.25 * (share - 0.2).clamp(min=0)
-        return torch.cat((L + share * (instead - L), torch.tanh(ab)), dim=1)        # (B, 3, H, W)
+    def forward(self, L):
+        channels = [(L - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD)]
+        gray = torch.cat(channels, dim=1)                               # (B,   3, H,    W)
+        encoder = self.encoder
+        relu1 = encoder.relu(encoder.bn1(encoder.conv1(gray)))          # (B,  64, H/2,  W/2)
+        layer1 = encoder.layer1(encoder.maxpool(relu1))                 # (B,  64, H/4,  W/4)
+        layer2 = encoder.layer2(layer1)                                 # (B, 128, H/8,  W/8)
+        layer3 = encoder.layer3(layer2)                                 # (B, 256, H/16, W/16)
+        x = encoder.layer4(layer3)                                      # (B, 512, H/32, W/32)
+        for block, skip in zip(self.decoder, (layer3, layer2, layer1, relu1, gray)):
+            x = block(x, skip)                                          # at last (B, 32, H, W)
+        out = self.head(x).float()                  # autocast may have made it bfloat16
+        if not self.repairs:
+            return torch.tanh(out)                                      # (B,   2, H,    W)
+
+        repair, ab = out.split(2, dim=1)
+        share, instead = torch.sigmoid(repair).split(1, dim=1)          # (B,   1, H,    W)
+        if not self.training:
+            # In use, what it finds lost to less than a fifth, as it does in doubt, stays as it is.
+            share = 1.25 * (share - 0.2).clamp(min=0)
+        L = L + share * (instead - L)
+        return torch.cat((L, torch.tanh(ab)), dim=1)                    # (B,   3, H,    W)
+
+    def predict(self, L):
+        """Both parts of a picture: L (B, 1, H, W), repaired or as it is, and ab (B, 2, H, W)."""
+        if self.repairs:
+            return self(L).split((1, 2), dim=1)
+        return L, self(L)
 
 
-def complete(L: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
-    """L (B, 1, H, W) and what G makes of it, its own L included or not -> L (B, 1, H, W) and ab (B, 2, H, W)."""
-    return torch.cat((L, prediction), dim=1)[:, -3:].split((1, 2), dim=1)
+class UpBlock(Module):
+    """Double the size, join the skip, two 3x3 convolutions: x (B, C, H, W) -> (B, out, 2 H, 2 W).
 
-
-class UpBlock(nn.Module):
-    """Double the size (nearest neighbour), join the skip, two 3x3 convolutions: x (B, C, H, W) -> (B, out, 2 H, 2 W).
-
-    Transposed convolutions with weights of their own would leave checkerboards. Convolving x and the skip apart, and
-    adding up, is convolving both joined, without the copies.
+    To convolve x and the skip apart, and add up, is to convolve both joined, without copies.
     """
 
-    def __init__(self, in_channels: int, skip_channels: int, out: int):
+    def __init__(self, in_channels, skip_channels, out):
         super().__init__()
-        self.from_below = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(in_channels, out, 3, 1, 1, bias=False))
-        self.from_skip = nn.Conv2d(skip_channels, out, 3, 1, 1, bias=False)
-        self.rest = nn.Sequential(nn.BatchNorm2d(out), nn.ReLU(True), *conv_bn(out, out, 3, 1, nn.ReLU(True)))
-        # In one dimension: which of 3 weights of a convolution make each of the 4 weights of a transposed one.
-        self.register_buffer("sums", torch.tensor(((0, 0, 1.0), (0, 1, 1), (1, 1, 0), (1, 0, 0))), persistent=False)
+        self.from_below = UpConv2d(in_channels, out)
+        self.from_skip = Conv2d(skip_channels, out, 3, padding=1, bias=False)
+        self.rest = Sequential(
+            BatchNorm2d(out), ReLU(inplace=True),
+            Conv2d(out, out, 3, padding=1, bias=False),
+            BatchNorm2d(out), ReLU(inplace=True)
+        )
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        # from_below(x), but without the doubled x, where 3x3 weights meet only 2x2 pixels of x: those that meet one are
-        # summed, into the 4x4 weights of a transposed convolution. The same, with 4 multiplications instead of 9.
-        kernel = torch.einsum("yi,xj,ocij->coyx", self.sums, self.sums, self.from_below[1].weight)
-        return self.rest(nn.functional.conv_transpose2d(x, kernel, stride=2, padding=1) + self.from_skip(skip))
+    def forward(self, x, skip):
+        return self.rest(self.from_below(x) + self.from_skip(skip))
 
 
-class Discriminator(nn.Module):
-    """PatchGAN: L (B, 1, H, W) and target (B, C, H, W) -> one logit for every 70x70 patch, (B, 1, 15, 15) at 256x256.
+class UpConv2d(Conv2d):
+    """Doubling the size (nearest neighbour) and a 3x3 convolution, in one transposed convolution.
 
-    The paper's 70x70 discriminator, but for a stride of 2 in the last layer, which gives the reference's 15x15 map.
+    On doubled pixels a 3x3 kernel meets only 2x2 different ones. Summing the weights that meet the
+    same pixel gives a 4x4 kernel of stride 2 with the same result:
+
+        conv3x3(double(x), w)  =  conv_transpose4x4(x, S w S^T)
+
+    It takes 4 multiplications instead of 9, and no doubled copy. A 4x4 kernel that was learned
+    freely would leave checkerboards; this one cannot.
     """
 
-    def __init__(self, target_channels: int = 2):
+    def __init__(self, in_channels, out):
+        super().__init__(in_channels, out, 3, bias=False)
+        # Row by row: which of the 3 weights are summed to each of the 4, along one side.
+        S = torch.tensor(((0, 0, 1), (0, 1, 1), (1, 1, 0), (1, 0, 0)), dtype=torch.float32)
+        self.register_buffer("S", S, persistent=False)
+
+    def forward(self, x):
+        kernel = torch.einsum("yi,xj,ocij->coyx", self.S, self.S, self.weight)  # (in, out, 4, 4)
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1)
+
+
+class Discriminator(Module):
+    """PatchGAN: L (B, 1, H, W), target (B, C, H, W) -> a logit for each 70x70 patch.
+
+    At 256x256 there are 15x15. The paper's 70x70 discriminator, but for a stride of 2 in the last
+    layer, which gives the reference's 15x15 map.
+    """
+
+    def __init__(self, target_channels=2):
         super().__init__()
-        leaky = nn.LeakyReLU(0.2, inplace=True)
-        self.layers = nn.Sequential(                                                # at 256x256          field of view
-            nn.Conv2d(1 + target_channels, 64, 4, 2, padding=1), leaky,             # (B,  64, 128, 128)    4
-            *conv_bn(64, 128, 4, 2, leaky),                                         # (B, 128,  64,  64)   10
-            *conv_bn(128, 256, 4, 2, leaky),                                        # (B, 256,  32,  32)   22
-            *conv_bn(256, 512, 4, 1, leaky),                                        # (B, 512,  31,  31)   46
-            nn.Conv2d(512, 1, 4, 2, padding=1))                                     # (B,   1,  15,  15)   70
+        leaky = LeakyReLU(0.2, inplace=True)
+        self.layers = Sequential(                           # at 256x256         sees pixels
+            Conv2d(1 + target_channels, 64, 4, stride=2, padding=1),
+            leaky,                                          # (B,  64, 128, 128)    4
+            Conv2d(64, 128, 4, stride=2, padding=1, bias=False),
+            BatchNorm2d(128),
+            leaky,                                          # (B, 128,  64,  64)   10
+            Conv2d(128, 256, 4, stride=2, padding=1, bias=False),
+            BatchNorm2d(256),
+            leaky,                                          # (B, 256,  32,  32)   22
+            Conv2d(256, 512, 4, stride=1, padding=1, bias=False),
+            BatchNorm2d(512),
+            leaky,                                          # (B, 512,  31,  31)   46
+            Conv2d(512, 1, 4, stride=2, padding=1)          # (B,   1,  15,  15)   70
+        )
         self.apply(init_weights)
 
-    def forward(self, L: Tensor, target: Tensor) -> Tensor:
+    def forward(self, L, target):
         return self.layers(torch.cat((L, target), dim=1)).float()
 
 
-def conv_bn(in_channels: int, out: int, kernel: int, stride: int, activation: nn.Module) -> list[nn.Module]:
-    # The bias is BatchNorm's.
-    return [nn.Conv2d(in_channels, out, kernel, stride, 1, bias=False), nn.BatchNorm2d(out), activation]
-
-
-def init_weights(module: nn.Module) -> None:
+def init_weights(module):
     """pix2pix's initialisation of convolutions, N(0, 0.02)."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.normal_(module.weight, 0, 0.02)
+    if isinstance(module, Conv2d):
+        init.normal_(module.weight, 0, 0.02)
+
+
+def _resnet18(pretrained):
+    """torchvision's ResNet18 without its classifier, from ImageNet or from noise."""
+    weights = ResNet18_Weights.IMAGENET1K_V1 if pretrained else None
+    try:
+        net = resnet18(weights=weights)
+    except Exception as error:          # no network, a proxy's page, a cut file: one way out
+        raise UserError(
+            f"the ImageNet weights of ResNet18 cannot be had ({error}): download {weights.url} "
+            f"into {torch.hub.get_dir()}/checkpoints, or train with --no-pretrained"
+        ) from error
+    del net.avgpool, net.fc
+    return net

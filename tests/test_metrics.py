@@ -1,9 +1,14 @@
-"""The three figures, against values worked out by hand."""
-
+"""The figures, against values worked out by hand, and of the truth and of gray."""
+import numpy as np
 import pytest
 import torch
 
-from pix2pix.color import ab_error, colorfulness, psnr
+from pix2pix.color import encode
+from pix2pix.damage import damage
+from pix2pix.metrics import ab_error, colorfulness, evaluate, gray, psnr
+from tests.conftest import noise
+
+CPU = torch.device("cpu")
 
 
 def test_ab_error_is_in_cie_units():
@@ -16,15 +21,63 @@ def test_ab_error_is_in_cie_units():
 def test_psnr_of_a_known_error():
     truth = torch.full((2, 3, 4, 4), 100, dtype=torch.uint8)
     worse = truth.clone()
-    worse[0] += 10  # 20 log10(255 / 10)
-    assert psnr(worse, truth).tolist() == pytest.approx([28.1308, 120], abs=1e-3)
+    worse[0] += 10                                                      # 20 log10(255 / 10)
+    assert psnr(worse, truth, 255).tolist() == pytest.approx([28.1308, 120], abs=1e-3)
+    assert psnr(worse / 255, truth / 255, 1).tolist() == pytest.approx([28.1308, 120], abs=1e-3)
+
+
+def test_psnr_where_a_mask_is_true():
+    truth = torch.zeros(2, 1, 4, 4)
+    picture = torch.zeros(2, 1, 4, 4)
+    where = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+    picture[0, 0, 0] = 10
+    where[0, 0, 0] = True
+    inside, nothing = psnr(picture, truth, 255, where)
+    outside, all_of_it = psnr(picture, truth, 255, ~where)
+    assert inside.item() == pytest.approx(28.1308, abs=1e-3)
+    assert outside.item() == all_of_it.item() == pytest.approx(120)
+    assert nothing.isnan(), "nothing there to be judged"
 
 
 def test_colorfulness_of_known_pictures():
-    """Half red, half green: rg = |R - G| = 255 all over, yb = 127.5 all over, so only the means count."""
+    """Half red, half green: |R - G| is 255 all over, |yb| 127.5: only the means count."""
     picture = torch.zeros(3, 3, 2, 2, dtype=torch.uint8)
-    picture[0, 0, 0], picture[0, 1, 1] = 255, 255
-    picture[1] = 77  # gray
-    picture[2, 2, 0] = 200  # half blue, half black: rg = 0, yb = 200 or 0
+    picture[0, 0, 0] = 255
+    picture[0, 1, 1] = 255
+    picture[1] = 77                     # gray
+    picture[2, 2, 0] = 200              # half blue, half black: rg is 0, |yb| 200 or 0
     expected = [0.3 * (255**2 + 127.5**2) ** 0.5, 0, 100 + 0.3 * 100]
     assert colorfulness(picture).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_evaluate_of_the_truth_is_perfect_and_of_gray_is_the_baseline():
+    photos = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    batches = [photos[:2], photos[2:]]
+    L, ab = encode(photos)
+    truth = iter([(L[:2], ab[:2]), (L[2:], ab[2:])])
+    perfect = evaluate(lambda seen: next(truth), batches, CPU)
+    assert perfect["ab_error"] == 0 and perfect["psnr"] > 100
+    assert perfect["colorfulness"] == pytest.approx(perfect["colorfulness_truth"])
+    baseline = evaluate(gray, batches, CPU)
+    assert baseline["ab_error"] == pytest.approx((128 * ab.abs().mean()).item(), rel=1e-4)
+    assert baseline["colorfulness"] < 0.5 < baseline["colorfulness_truth"]
+    assert baseline["psnr"] < 30
+    assert baseline.keys() == {"ab_error", "psnr", "colorfulness", "colorfulness_truth"}
+
+
+def test_evaluate_tells_what_is_lost_and_what_is_kept():
+    photos = np.stack([noise(32, 32, seed=seed) for seed in range(24)])
+    photos = torch.from_numpy(photos).permute(0, 3, 1, 2)
+    L, ab = encode(photos)
+    perfect = evaluate(lambda seen: (L, ab), [photos], CPU, repairs=True)
+    assert perfect["L_psnr_lost"] > 100 and perfect["L_psnr_kept"] > 100
+
+    found = evaluate(gray, [photos], CPU, repairs=True)
+    damaged, lost = damage(L, ("held out", 0))
+    errors = (damaged - L).square()
+    for name, masks in (("L_psnr_lost", lost), ("L_psnr_kept", ~lost)):
+        means = [error[mask].mean() for error, mask in zip(errors, masks) if mask.any()]
+        expected = -10 * torch.stack(means).clamp(min=1e-12).log10().mean().item()
+        assert found[name] == pytest.approx(expected, abs=0.01)
+    assert found["L_psnr_lost"] < 20 < found["L_psnr_kept"]
+    assert evaluate(gray, [photos], CPU, repairs=True) == found, "always the same damage"

@@ -1,14 +1,13 @@
 """Any photo that a person owns: read right, written whole."""
-
 import io
 import os
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, TiffImagePlugin
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
-from pix2pix.photo import PhotoError, find_photos, read_photo, shrink, write_photo
+from pix2pix.photo import PhotoError, check_photo, find_photos, read_photo, shrink, write_photo
 from tests.conftest import noise
 
 RGB = noise(61, 47)
@@ -71,28 +70,30 @@ ADAM7 = [
 
 
 def png(pixels, bits, interlaced):
-    """The kinds of PNG that Pillow reads but does not write: pixels (H, W) or (H, W, channels), of so many bits."""
+    """The kinds of PNG that Pillow reads but does not write, of so many bits.
+
+    pixels are (H, W) or (H, W, channels).
+    """
     height, width, channels = (*pixels.shape, 1)[:3]
     rows = b""
     for y, x, dy, dx in ADAM7 if interlaced else [(0, 0, 1, 1)]:
         for row in pixels[y::dy, x::dx].reshape(len(pixels[y::dy]), -1):
             if len(row):
-                samples = (row[:, None] >> np.arange(bits - 1, -1, -1)) & 1  # big-endian bits
+                samples = (row[:, None] >> np.arange(bits - 1, -1, -1)) & 1     # big-endian bits
                 rows += b"\0" + np.packbits(samples.astype(np.uint8)).tobytes()
-    header = (
-        width.to_bytes(4, "big")
-        + height.to_bytes(4, "big")
-        + bytes([bits, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, interlaced])
-    )
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    header += bytes([bits, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, interlaced])
     file = b"\x89PNG\r\n\x1a\n"
     for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
-        file += len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+        file += len(data).to_bytes(4, "big") + name + data
+        file += zlib.crc32(name + data).to_bytes(4, "big")
     return file
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(
-    "bits, channels", [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 2), (8, 3), (16, 3), (8, 4), (16, 4)]
+    "bits, channels",
+    [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 2), (8, 3), (16, 3), (8, 4), (16, 4)],
 )
 def test_png_of_every_depth_plain_and_interlaced(tmp_path, bits, channels, interlaced):
     pixels = noise(61, 47, channels, top=2**bits, dtype=np.uint16)
@@ -102,7 +103,8 @@ def test_png_of_every_depth_plain_and_interlaced(tmp_path, bits, channels, inter
         alpha = expected[..., -1:] / 255
         expected = expected[..., :-1] * alpha + 255 * (1 - alpha)
         expected = expected[..., 0] if channels == 2 else expected
-    assert difference(tmp_path / "a.png", expected.round()) <= (0 if channels == 1 or (bits, channels) == (8, 3) else 2)
+    tolerance = 0 if channels == 1 or (bits, channels) == (8, 3) else 2
+    assert difference(tmp_path / "a.png", expected.round()) <= tolerance
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
@@ -136,27 +138,33 @@ def test_nan_in_a_float_picture_is_black(tmp_path):
     assert photo.getpixel((0, 0)) == (0, 0, 0) and photo.getpixel((1, 1)) == (128, 128, 128)
 
 
-def test_constant_deep_pictures_survive(tmp_path):
-    for value in (0.0, 7.0, -2.0):
-        Image.fromarray(np.full((4, 5), value, dtype=np.float32)).save(tmp_path / "flat.tif")
-        assert read_photo(tmp_path / "flat.tif").size == (5, 4)
+@pytest.mark.parametrize(
+    "dtype, levels",
+    [
+        (np.float32, {-2: 0, 0: 0, 0.5: 128, 1: 255, 7: 255}),
+        (np.uint16, {0: 0, 257: 1, 32896: 128, 65535: 255}),
+        (np.int32, {-5: 0, 0: 0, 32896: 128, 70000: 255}),
+    ],
+)
+def test_constant_deep_pictures_have_their_level(tmp_path, dtype, levels):
+    for value, level in levels.items():
+        Image.fromarray(np.full((4, 5), value, dtype=dtype)).save(tmp_path / "flat.tif")
+        assert difference(tmp_path / "flat.tif", np.full((4, 5), level)) == 0, value
 
 
 def test_transparency_lies_on_white(tmp_path):
     alpha = noise(61, 47, channels=1, seed=5)
     share = alpha[..., None] / 255
     for name, image, color in (
-        ("rgba.png", Image.fromarray(np.dstack((RGB, alpha))), RGB),
-        (
-            "la.png",
-            Image.merge("LA", (Image.fromarray(GRAY), Image.fromarray(alpha))),
-            np.repeat(GRAY[..., None], 3, axis=2),
-        ),
-        ("rgba.webp", Image.fromarray(np.dstack((RGB, alpha))), RGB),
-        ("rgba.tif", Image.fromarray(np.dstack((RGB, alpha))), RGB),
+        ("rgba.png", np.dstack((RGB, alpha)), RGB),
+        ("la.png", np.dstack((GRAY, alpha)), GRAY[..., None].repeat(3, axis=2)),
+        ("rgba.webp", np.dstack((RGB, alpha)), RGB),
+        ("rgba.tif", np.dstack((RGB, alpha)), RGB),
     ):
-        image.save(tmp_path / name, **({"lossless": True, "exact": True} if name.endswith("webp") else {}))
-        assert difference(tmp_path / name, (color * share + 255 * (1 - share)).round()) <= 1, name
+        options = {"lossless": True, "exact": True} if name.endswith("webp") else {}
+        Image.fromarray(image).save(tmp_path / name, **options)
+        expected = (color * share + 255 * (1 - share)).round()
+        assert difference(tmp_path / name, expected) <= 1, name
     palette = Image.fromarray(RGB).quantize(16)
     palette.save(tmp_path / "palette.png", transparency=3)
     expected = np.asarray(palette.convert("RGB")).copy()
@@ -183,9 +191,8 @@ def test_photos_stand_upright(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     for name in ("o.png", "o.webp", "o.jpg", "o.tif"):
-        Image.fromarray(np.ascontiguousarray(stored[orientation])).save(
-            tmp_path / name, exif=exif, lossless=True, quality=100, subsampling=0
-        )
+        image = Image.fromarray(np.ascontiguousarray(stored[orientation]))
+        image.save(tmp_path / name, exif=exif, lossless=True, quality=100, subsampling=0)
         assert difference(tmp_path / name, upright) <= (6 if name == "o.jpg" else 0), name
     photo = read_photo(tmp_path / "o.png")
     write_photo(photo, tmp_path / "again.png", like=photo)
@@ -205,12 +212,15 @@ def test_an_srgb_profile_changes_nothing_much(tmp_path):
 def test_a_profile_is_converted_to_srgb(tmp_path):
     swapped = bytearray(srgb_profile())
     red, green = swapped.find(b"rXYZ"), swapped.find(b"gXYZ")
-    swapped[red : red + 4], swapped[green : green + 4] = b"gXYZ", b"rXYZ"  # a device whose red is green
+    swapped[red : red + 4] = b"gXYZ"        # a device whose red is green
+    swapped[green : green + 4] = b"rXYZ"
     Image.fromarray(RGB).save(tmp_path / "swapped.png", icc_profile=bytes(swapped))
     assert difference(tmp_path / "swapped.png", RGB[..., [1, 0, 2]]) <= 1
 
 
-@pytest.mark.parametrize("profile, mode", [(b"broken", "RGB"), (srgb_profile(), "L"), (srgb_profile(), "CMYK")])
+@pytest.mark.parametrize(
+    "profile, mode", [(b"broken", "RGB"), (srgb_profile(), "L"), (srgb_profile(), "CMYK")]
+)
 def test_a_profile_that_does_not_fit_is_ignored_with_a_warning(tmp_path, capsys, profile, mode):
     image = Image.fromarray(RGB).convert(mode)
     image.save(tmp_path / "p.tif", icc_profile=profile)
@@ -228,7 +238,8 @@ def test_cmyk(tmp_path):
 
 
 def test_the_first_of_several_pages_and_frames(tmp_path):
-    first, second = Image.fromarray(RGB).quantize(256), Image.fromarray(255 - RGB).quantize(256)
+    first = Image.fromarray(RGB).quantize(256)
+    second = Image.fromarray(255 - RGB).quantize(256)
     for name in ("pages.tif", "frames.gif", "frames.webp", "frames.png"):
         first.save(tmp_path / name, save_all=True, append_images=[second], lossless=True)
         assert difference(tmp_path / name, first.convert("RGB")) <= 1, name
@@ -240,6 +251,20 @@ def test_sides_of_one_pixel_and_uniform_photos(tmp_path):
             Image.new("RGB", size, color).save(tmp_path / "u.png")
             photo = read_photo(tmp_path / "u.png")
             assert photo.size == size and shrink(photo, 64).shape == (3, 64, 64)
+
+
+def test_shrinking_takes_the_mean_of_fine_detail():
+    """Black and white checks of one pixel become gray."""
+    checks = np.indices((96, 96)).sum(axis=0) % 2 == 0
+    shrunk = shrink(Image.fromarray(np.uint8(255 * checks)).convert("RGB"), 32)
+    assert (shrunk.int() - 128).abs().max() <= 3
+
+
+def test_shrinking_sharpens_edges():
+    """As Lanczos' filter does, and a mean of neighbours does not: it goes beyond both sides."""
+    edge = np.repeat([[64], [192]], 48, axis=0).repeat(96, axis=1)
+    shrunk = shrink(Image.fromarray(np.uint8(edge)).convert("RGB"), 32)
+    assert shrunk.min() < 64 and shrunk.max() > 192
 
 
 def png_bomb():
@@ -258,15 +283,18 @@ def jpeg_bytes():
     return buffer.getvalue()
 
 
+NO_PICTURE = "formats? that can be read.*JPEG.*PNG.*WEBP.*TIFF.*BMP.*GIF.*PPM.*JPEG2000.*AVIF"
+
+
 @pytest.mark.parametrize(
     "name, content, words",
     [
-        ("empty.jpg", b"", "cannot identify image file"),
-        ("text.jpg", b"just some text", "cannot identify image file"),
-        ("page.jpg", b"<!DOCTYPE html><html></html>", "cannot identify image file"),
-        ("._mac.jpg", b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", "cannot identify image file"),
-        ("heic.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "heic.heic: cannot identify"),
-        ("script.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "cannot identify image file"),
+        ("empty.jpg", b"", NO_PICTURE),
+        ("text.jpg", b"just some text", NO_PICTURE),
+        ("page.jpg", b"<!DOCTYPE html><html></html>", NO_PICTURE),
+        ("._mac.jpg", b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", NO_PICTURE),
+        ("heic.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", NO_PICTURE),
+        ("script.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", NO_PICTURE),
         ("cut.jpg", jpeg_bytes()[:2000], "truncated"),
         ("bomb.png", png_bomb(), "decompression bomb"),
     ],
@@ -278,6 +306,14 @@ def test_what_is_not_a_picture_is_one_clear_line(tmp_path, name, content, words)
     assert "\n" not in str(caught.value) and name in str(caught.value)
 
 
+def test_the_content_of_a_whole_photo_passes_and_no_other():
+    whole = jpeg_bytes()
+    assert check_photo(whole) == whole
+    for content in (b"", whole[:2000], b"<!DOCTYPE html><html></html>"):
+        with pytest.raises(PhotoError):
+            check_photo(content)
+
+
 def test_pipes_devices_folders_and_missing_files_are_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     for path in (tmp_path / "pipe.jpg", "/dev/zero", tmp_path, tmp_path / "missing.jpg"):
@@ -285,18 +321,21 @@ def test_pipes_devices_folders_and_missing_files_are_refused_at_once(tmp_path):
             read_photo(path)
 
 
-@pytest.mark.parametrize("name", ["whole.jpg", "whole.png", "whole.webp", "whole.tif", "whole.gif", "whole.bmp"])
-def test_a_damaged_file_is_read_or_refused_and_never_raises_anything_else(tmp_path, name):
-    Image.fromarray(noise(90, 70)).save(tmp_path / name, exif=Image.Exif())
-    whole = (tmp_path / name).read_bytes()
+@pytest.mark.filterwarnings("ignore:::PIL")
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".tif", ".gif", ".bmp"])
+def test_a_damaged_file_is_read_or_refused_and_never_raises_anything_else(tmp_path, extension):
+    path = tmp_path / f"whole{extension}"
+    Image.fromarray(noise(90, 70)).save(path, exif=Image.Exif())
+    whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for _ in range(60):
         damaged = bytearray(whole)
         for place in rng.integers(0, len(whole), 8):
             damaged[place] = rng.integers(0, 256)
-        (tmp_path / name).write_bytes(damaged[: rng.integers(1, len(damaged))] if rng.random() < 0.3 else damaged)
+        length = rng.integers(1, len(damaged)) if rng.random() < 0.3 else len(damaged)
+        path.write_bytes(damaged[:length])
         try:
-            assert read_photo(tmp_path / name).mode == "RGB"
+            assert read_photo(path).mode == "RGB"
         except PhotoError as error:
             assert "\n" not in str(error)
 
@@ -318,29 +357,81 @@ def test_exif_is_kept_with_its_orientation_reset_and_its_thumbnail_dropped(tmp_p
     out = tmp_path / f"out{extension}"
     write_photo(photo, out, like=photo)
     exif = Image.open(out).getexif()
-    assert exif[0x010E] == "Grandmother, 1931" and exif.get_ifd(0x8769)[0x9003] == "1931:05:01 12:00:00"
+    assert exif[0x010E] == "Grandmother, 1931"
+    assert exif.get_ifd(0x8769)[0x9003] == "1931:05:01 12:00:00"
     assert exif.get_ifd(0x8825)[1] == "N" and exif.get(0x0112, 1) == 1 and not exif.get_ifd(1)
     assert Image.open(out).size == photo.size == (47, 61)
 
 
-def test_exif_too_long_for_a_jpeg_is_left_out_with_a_warning(tmp_path, capsys):
+@pytest.mark.parametrize("length, fits", [(65532, True), (65534, False)])
+def test_only_a_jpeg_loses_exif_that_is_too_long_for_it_with_a_warning(
+    tmp_path, capsys, length, fits
+):
     exif = Image.Exif()
-    exif[0x010E] = "x" * 70000
-    Image.fromarray(RGB).save(tmp_path / "in.png", exif=exif)
+    exif[0x010E] = "x" * (length - 33)
+    assert len(exif.tobytes()) == length
+    Image.fromarray(RGB).save(tmp_path / "in.png", exif=exif, dpi=(300, 300))
     photo = read_photo(tmp_path / "in.png")
-    assert "too long, and left out" in capsys.readouterr().err
-    write_photo(photo, tmp_path / "out.jpg", like=photo)
-    assert not Image.open(tmp_path / "out.jpg").getexif()
+    for name in ("out.jpg", "out.png", "out.webp"):
+        write_photo(photo, tmp_path / name, like=photo)
+        found = Image.open(tmp_path / name).getexif().get(0x010E)
+        assert found == (exif[0x010E] if fits or name != "out.jpg" else None), name
+    assert Image.open(tmp_path / "out.jpg").info["dpi"] == (300, 300)
+    warning = f"warning: {tmp_path}/out.jpg: its EXIF is longer than a JPEG can hold, and left out"
+    assert capsys.readouterr().err.splitlines() == ([] if fits else [warning])
 
 
-def test_damaged_exif_does_not_cost_the_photo(tmp_path):
-    Image.fromarray(RGB).save(tmp_path / "in.png", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xff garbage")
+@pytest.mark.parametrize("extension", [".png", ".webp"])
+def test_damaged_exif_costs_a_warning_and_not_the_photo(tmp_path, capsys, extension):
+    path = tmp_path / f"in{extension}"
+    Image.fromarray(RGB).save(path, exif=b"Exif\x00\x00no camera wrote this", lossless=True)
+    assert difference(path, RGB) == 0 and read_photo(path).info["exif"] == b""
+    assert set(capsys.readouterr().err.splitlines()) == {
+        f"warning: {path}: its EXIF is damaged, and left out"
+    }
+
+
+def test_whatever_turning_a_photo_raises_does_not_cost_the_photo(tmp_path, capsys, monkeypatch):
+    class Odd(Exception):
+        """One that nobody has ever heard of."""
+
+    def fail(*args, **options):
+        raise Odd
+
+    Image.fromarray(RGB).save(tmp_path / "in.png", exif=exif_with_everything())
+    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
     assert difference(tmp_path / "in.png", RGB) == 0
+    assert capsys.readouterr().err.endswith("in.png: its EXIF is damaged, and left out\n")
 
 
-def test_tiff_exif_never_breaks_a_compressed_tiff(tmp_path):
-    Image.fromarray(RGB).save(tmp_path / "in.jpg", exif=exif_with_everything())
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_a_compressed_tiff_with_exif_is_read_and_written(tmp_path, compression):
+    exif = exif_with_everything()
+    Image.fromarray(RGB).save(tmp_path / "in.tif", compression=compression, exif=exif)
+    assert Image.open(tmp_path / "in.tif").info["compression"] == compression
+    photo = read_photo(tmp_path / "in.tif")
+    write_photo(photo, tmp_path / "out.tif", like=photo)
+    upright = np.rot90(RGB, -1)
+    assert (levels(photo) == upright).all() and difference(tmp_path / "out.tif", upright) == 0
+
+
+@pytest.mark.parametrize(
+    "tag, value",
+    [
+        (257, 5),           # ImageLength
+        (262, 0),           # PhotometricInterpretation: black is white
+        (262, 6),           # and YCbCr, as it is in a camera's JPEG
+        (278, 0),           # RowsPerStrip
+        (320, 1),           # ColorMap
+    ],
+)
+def test_no_tag_of_a_photos_exif_spoils_a_tiff(tmp_path, tag, value):
+    exif = exif_with_everything()
+    exif[tag] = value
+    Image.fromarray(RGB).save(tmp_path / "in.jpg", exif=exif)
     photo = read_photo(tmp_path / "in.jpg")
+    write_photo(photo, tmp_path / "out.png", like=photo)
+    assert Image.open(tmp_path / "out.png").getexif()[tag] == value     # so it was offered
     write_photo(photo, tmp_path / "out.tif", like=photo)
     assert difference(tmp_path / "out.tif", levels(photo)) == 0
 
@@ -377,31 +468,26 @@ def test_jpeg_keeps_every_pixels_color(tmp_path):
     assert difference(tmp_path / "out.jpg", RGB) < 16
 
 
+def test_jpeg_has_quality_95(tmp_path):
+    write_photo(Image.fromarray(RGB), tmp_path / "out.jpg")
+    Image.fromarray(RGB).save(tmp_path / "95.jpg", quality=95)
+    tables = [Image.open(tmp_path / name).quantization for name in ("out.jpg", "95.jpg")]
+    assert tables[0] == tables[1]
+
+
 def test_outputs_appear_whole_or_not_at_all(tmp_path):
     (tmp_path / "out.webp").write_bytes(b"before")
     with pytest.raises(PhotoError, match="out.webp: cannot be written"):
-        write_photo(Image.new("RGB", (16400, 1)), tmp_path / "out.webp")  # WebP ends at 16,383 pixels
-    assert (tmp_path / "out.webp").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
+        write_photo(Image.new("RGB", (16400, 1)), tmp_path / "out.webp")    # more than 16,383
+    assert (tmp_path / "out.webp").read_bytes() == b"before"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_find_photos_counts_all_files_and_leaves_the_output_folder_alone(tmp_path):
-    for name in (
-        "b.JPG",
-        "a/z.png",
-        "a/folder.jpg/y.webp",
-        "a/old.heic",
-        "out/b.JPG",
-        "notes.txt",
-        "a/Thumbs.db",
-        "draw.eps",
-    ):
+def test_find_photos_leaves_other_files_and_the_output_folder_alone(tmp_path):
+    photos = ["a/folder.jpg/y.webp", "a/old.heic", "a/z.png", "b.JPG"]
+    others = ["a/Thumbs.db", "draw.eps", "notes.txt"]
+    for name in (*photos, *others, "out/b.JPG"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    photos, files = find_photos(tmp_path, leave_out=tmp_path / "out")
-    assert [path.relative_to(tmp_path).as_posix() for path in photos] == [
-        "a/folder.jpg/y.webp",
-        "a/old.heic",
-        "a/z.png",
-        "b.JPG",
-    ]
-    assert files == 4 + 3
+    found = find_photos(tmp_path, leave_out=tmp_path / "out")
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == photos

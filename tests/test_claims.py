@@ -1,0 +1,46 @@
+"""Who imports what, read from the sources."""
+import ast
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+SOURCES = [ROOT / "train.py", ROOT / "infer.py", *sorted((ROOT / "pix2pix").glob("*.py"))]
+
+
+def imported(path):
+    """Full names: `from pix2pix import data` is pix2pix.data."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def uses(path, module):
+    return any(f"{name}.".startswith(f"{module}.") for name in imported(path))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_four_packages_and_the_standard_library_are_all_that_it_needs(path):
+    allowed = sys.stdlib_module_names | {"torch", "torchvision", "numpy", "PIL", "pix2pix"}
+    assert {name.split(".")[0] for name in imported(path)} <= allowed
+
+
+def test_infer_needs_nothing_of_training():
+    assert uses(ROOT / "infer.py", "pix2pix.models")
+    assert not uses(ROOT / "infer.py", "train") and not uses(ROOT / "infer.py", "pix2pix.run")
+
+
+def test_metrics_know_nothing_of_files_of_photos():
+    assert uses(ROOT / "pix2pix/metrics.py", "pix2pix.color")
+    assert not uses(ROOT / "pix2pix/metrics.py", "pix2pix.data")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_nothing_imports_train(path):
+    assert not uses(path, "train")

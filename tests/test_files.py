@@ -1,0 +1,67 @@
+"""Files appear whole or not at all, and what is read from them is data, never a program."""
+import os
+
+import pytest
+import torch
+
+from pix2pix import files
+from pix2pix.terminal import UserError
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.txt"
+    with files.whole_file(path) as file:
+        file.write(b"first")
+    with pytest.raises(KeyboardInterrupt), files.whole_file(path) as file:
+        file.write(b"second")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    """Else a power cut could leave the name with nothing behind it, and the old file gone."""
+    path = tmp_path / "a.txt"
+    steps = []
+    fsync, replace = os.fsync, os.replace
+
+    def spy_fsync(number):
+        fsync(number)
+        steps.append(("on the disk", os.fstat(number).st_ino, os.fstat(number).st_size))
+
+    def spy_replace(part, name):
+        steps.append(("named", os.stat(part).st_ino, os.stat(part).st_size))
+        replace(part, name)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(os, "replace", spy_replace)
+    files.write(path, b"whole")
+    inode = path.stat().st_ino
+    assert steps == [("on the disk", inode, 5), ("named", inode, 5)]
+
+
+def test_what_was_saved_is_loaded(tmp_path):
+    saved = {"kind": "checkpoint", "rows": [{"l1": 0.5}], "G": {"weight": torch.arange(3.0)}}
+    files.save(tmp_path / "deep/checkpoint.pt", saved)
+    loaded = files.load_saved(tmp_path / "deep/checkpoint.pt", "checkpoint")
+    assert loaded["rows"] == saved["rows"]
+    assert torch.equal(loaded["G"]["weight"], saved["G"]["weight"])
+
+
+class Trap:
+    """What loads this as a pickle calls open(path, "w")."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_file_that_would_run_a_program_is_refused_and_runs_nothing(tmp_path):
+    path = tmp_path / "generator.pt"
+    torch.save({"kind": "generator", "weights": Trap(tmp_path / "sprung")}, path)
+    with pytest.raises(UserError, match="is not a generator that train.py wrote"):
+        files.load_saved(path, "generator")
+    assert list(tmp_path.iterdir()) == [path]
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "sprung").exists(), "the trap is one"
