@@ -1,9 +1,14 @@
 """Pictures that the tests make for themselves, and a fresh working folder."""
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+# Before torch is imported: a thread that waits for the others sleeps soon. Where other programs use
+# the cores, too, training would else take ten times as long.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import numpy as np
 import pytest

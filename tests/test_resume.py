@@ -102,7 +102,7 @@ def is_half_written(out):
     """Whether a checkpoint that follows another is being written."""
     with contextlib.suppress(FileNotFoundError):                # a file that just got its name
         parts = [part.stat().st_size for part in out.glob(".pix2pix-*")]
-        return (out / "checkpoint.pt").exists() and max(parts, default=0) > 100 * 2**20
+        return (out / "checkpoint.pt").exists() and max(parts, default=0) > 64 * 2**20
     return False
 
 

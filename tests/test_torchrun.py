@@ -50,7 +50,7 @@ for what in ("whole", "interrupted", "resumed", "failed"):
         torch.distributed.destroy_process_group()
     os.environ |= {"MASTER_PORT": ports.pop(), "TORCHELASTIC_USE_AGENT_STORE": "False"}
 """
-EPOCHS = ["--pretrain-epochs", "1", "--gan-epochs", "1"]
+TWO_STEPS = "--limit 10 --val 2 --pretrain-epochs 1 --gan-epochs 1".split()        # in each phase
 
 
 def free_ports(number):
@@ -67,7 +67,7 @@ def together(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     (folder / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    command += ["program.py", "--data", scenes, *TINY, *EPOCHS, "--batch-size", "2"]
+    command += ["program.py", "--data", scenes, *TINY, *TWO_STEPS, "--batch-size", "2"]
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PORTS": free_ports(4)}
     process = subprocess.run(command, cwd=folder, env=os.environ | settings, capture_output=True,
                              text=True, timeout=240)
@@ -84,7 +84,7 @@ def test_both_processes_end_with_the_same_weights(together):
 def test_the_first_process_alone_writes_and_prints(together):
     folder, process = together
     first, *lines = process.stdout.splitlines()[:4]
-    assert first.startswith("20 photos to train on, 4 held out")
+    assert first.startswith("8 photos to train on, 2 held out")
     assert [line.split(":")[0] for line in lines] == ["pretrain 1/2", "gan 2/2", "done"]
     assert "Warning" not in process.stderr.split("Traceback")[0]
     names = ["checkpoint.pt", "generator.pt", "log.jsonl", "samples", "skipped.txt"]
@@ -97,7 +97,7 @@ def test_two_processes_train_nearly_as_one_with_batches_twice_as_large(
 ):
     """Not quite: BatchNorm has the statistics of each one's own half of a batch."""
     monkeypatch.setattr(files, "save", lambda path, content: None)
-    assert train.main(["--data", str(scenes), *TINY, *EPOCHS, "--out", "alone"]) == 0
+    assert train.main(["--data", str(scenes), *TINY, *TWO_STEPS, "--out", "alone"]) == 0
     alone = read_log("alone")
     both = read_log(together[0] / "whole")
     assert both[0] == alone[0], "the same photos are held out, and all of them are judged"
