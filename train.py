@@ -94,10 +94,9 @@ def train_epoch(run, G, D, batches, phase, epoch, steps, rank):
 
     G and D are the run's, or what the processes of torchrun share of them.
     """
-    device = next(run.G.parameters()).device
     totals = {}
     for step, photos in enumerate(batches, 1):
-        photos = photos.to(device)
+        photos = photos.to(run.device)
         damage_seed = (run.config["seed"], epoch, rank, step)
         L, target, lost = examples(photos, run.G.repairs, damage_seed)
         if phase == "pretrain":
@@ -120,14 +119,13 @@ def fit(run, images, train_indices, val_indices, save_seconds, rank, world):
     phases += ["gan"] * config["gan_epochs"]
     batch_size = config["batch_size"]
     steps = data.steps_per_epoch(len(train_indices), batch_size, world)
-    device = next(run.G.parameters()).device
-    shown = images[val_indices[:8]].to(device)
+    shown = images[val_indices[:8]].to(run.device)
     G = share_gradients(run.G)
     D = share_gradients(run.D)
 
     def judge(predict):
         held_out = data.batches(images, val_indices, batch_size)
-        return evaluate(predict, held_out, device, run.G.repairs)
+        return evaluate(predict, held_out, run.device, run.G.repairs)
 
     if rank == 0 and not run.rows:
         run.rows.append({"phase": "gray", "epoch": 0} | judge(gray))

@@ -65,7 +65,7 @@ def split(n, val, seed):
     return order[val:].sort().values, order[:val].sort().values
 
 
-def steps_per_epoch(photos, batch_size, world=1):
+def steps_per_epoch(photos, batch_size, world):
     """How many batches `batches` yields with a seed, in each of `world` processes."""
     return max(1, photos // (batch_size * world))
 

@@ -40,12 +40,12 @@ def gray(L):
 
 
 @torch.no_grad()
-def evaluate(predict, batches, device, repairs=False):
+def evaluate(predict, batches, device, repairs):
     """Figures of `predict`, L -> (L, ab) as of G.predict or `gray`, on batches of uint8 photos.
 
     Means over the photos: "ab_error" (CIE units), "psnr" (RGB, dB), "colorfulness" and the truth's.
     A predict that repairs sees damage, always the same, and there is also the PSNR of L (dB) where
-    it is lost and where it is kept.
+    it is lost, and in the rest of the damaged photos.
     """
     scores = []
     for number, batch in enumerate(batches):
@@ -61,8 +61,9 @@ def evaluate(predict, batches, device, repairs=False):
             "colorfulness_truth": colorfulness(photos)
         }
         if repairs:
-            score["L_psnr_lost"] = psnr(L, true_L, 1, where=lost)
-            score["L_psnr_kept"] = psnr(L, true_L, 1, where=~lost)
+            damaged = (seen != true_L).amax((1, 2, 3), True)            # (B, 1, 1, 1)
+            score["L_psnr_lost"] = psnr(L, true_L, 1, lost)
+            score["L_psnr_kept"] = psnr(L, true_L, 1, damaged & ~lost)
         scores.append(score)
     means = {}
     for name in scores[0]:

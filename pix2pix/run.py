@@ -28,6 +28,7 @@ class Run:
         self.opt_G = _adam(G, config["lr"])
         self.opt_D = _adam(D, config["lr"])
         self.rows = []
+        self.device = next(G.parameters()).device
         self.config = config
         self.identity = identity
         self.out = out
@@ -60,8 +61,8 @@ class Run:
         latest = self.rows[-1]
         picture = self.out / "samples" / f"{latest['epoch']:03}_{latest['phase']}.png"
         with files.whole_file(picture) as file:
-            tiles = samples(self.average, shown) / 255
-            save_image(tiles, file, format="png", nrow=6, padding=4, pad_value=1)
+            save_image(samples(self.average, shown) / 255, file, format="png",
+                       nrow=6, padding=4, pad_value=1)
 
         log = "".join(json.dumps(row) + "\n" for row in self.rows)
         files.write(self.out / "log.jsonl", log.encode())

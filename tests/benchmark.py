@@ -79,7 +79,7 @@ def steps(device, bf16, layout, batch_size):
         "pretrain step": (lambda: train.pretrain_step(run.G, run.opt_G, L, ab), batch_size),
         "GAN step": (lambda: train.gan_step(*both), batch_size),
         "average of G": (lambda: run.update_average(1000), batch_size),
-        "evaluate": (lambda: evaluate(run.average.predict, [photos], device), batch_size)
+        "evaluate": (lambda: evaluate(run.average.predict, [photos], device, False), batch_size)
     }
     precision = torch.autocast(device.type, torch.bfloat16, bf16, cache_enabled=False)
     return {name: (precision(function), pictures) for name, (function, pictures) in found.items()}
