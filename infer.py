@@ -15,12 +15,13 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from pix2pix import files
-from pix2pix.color import decode, luminance
+from pix2pix.color import decode, encode
 from pix2pix.device import fast_layout, keep_freed_memory, pick_device
 from pix2pix.models import Generator
 from pix2pix.photo import WRITABLE, PhotoError, find_photos, read_photo, shrink, write_photo
-from pix2pix.terminal import ArgumentParser, progress, run_program
+from pix2pix.terminal import ArgumentParser, UserError, progress, run_program
 
+OWN_GENERATOR = Path(__file__).parent / "pix2pix/generator.pt"
 STRIP = 2**18               # pixels that are coloured at once: 50 million would fill the memory
 
 
@@ -47,8 +48,9 @@ def colorize(G, photo, size, strength=1.0):
     """
     device = next(G.parameters()).device
     width, height = photo.size
-    small_L = luminance(shrink(photo, size)[None].to(device))           # (1, 1, size, size)
-    added = G(small_L).contiguous()                                     # (1, 2 or 3, size, size)
+    small_L, _ = encode(shrink(photo, size)[None].to(device))           # (1, 1, size, size)
+    # Seen mirrored, too, and averaged: closer to the truth than either.
+    added = (G(small_L) + G(small_L.flip(-1)).flip(-1)) / 2             # (1, 2 or 3, size, size)
     if G.repairs:
         added[:, :1] -= small_L         # only what differs: the detail of what is sound stays
     added = F.interpolate(added, (height, width), mode="bilinear")      # (1, 2 or 3, height, width)
@@ -57,7 +59,7 @@ def colorize(G, photo, size, strength=1.0):
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         strip = photo.crop((0, top, width, bottom))
-        L = luminance(pil_to_tensor(strip)[None].to(device))            # (1, 1, rows, width)
+        L, _ = encode(pil_to_tensor(strip)[None].to(device))            # (1, 1, rows, width)
         if G.repairs:
             L = L + added[:, :1, top:bottom]
         rgb = decode(L, strength * added[:, -2:, top:bottom])           # (1, 3, rows, width)
@@ -70,11 +72,10 @@ def parse_options(argv):
     parser = ArgumentParser(prog="infer.py", description=__doc__.splitlines()[0])
     add = parser.add_argument
     writable = " ".join(WRITABLE)
-    newest = max(Path("runs").glob("*/generator.pt"), key=os.path.getmtime, default=None)
     add("input", type=Path, help="a photo, or a folder with all its subfolders")
     add("output", type=Path, help=f"a file ({writable}), for a folder a folder")
-    add("--checkpoint", type=Path, default=newest or Path("runs/*/generator.pt"),
-        help="a generator.pt (default: the newest runs/*/generator.pt)")
+    add("--checkpoint", type=Path, help="a generator.pt (default: the newest runs/*/generator.pt "
+        "that was not trained on demo, or the one that comes with the project)")
     add("--size", type=int,
         help="side of the square that G sees, pixels, a multiple of 32 (default: as trained)")
     add("--strength", type=float, default=1.0, help="of colours: 0 gray, 1.3 bolder (1.0)")
@@ -91,6 +92,17 @@ def parse_options(argv):
     if not 0 <= args.strength < math.inf:
         parser.error(f"--strength {args.strength} is not 0 or more")
     return args
+
+
+def default_generator():
+    """The newest in runs/ that was not trained on demo's drawn scenes, else the project's own."""
+    for path in sorted(Path("runs").glob("*/generator.pt"), key=os.path.getmtime, reverse=True):
+        try:
+            if files.load_saved(path, "generator")["config"]["data"] != "demo":
+                return path
+        except (OSError, UserError) as error:
+            print(f"warning: {error}", file=sys.stderr)
+    return OWN_GENERATOR
 
 
 def plan_folder(folder, out):
@@ -126,10 +138,11 @@ def infer(argv):
     keep_freed_memory()
     args = parse_options(argv)
     device = pick_device(args.device)
-    G = load_generator(args.checkpoint, device)
+    checkpoint = args.checkpoint or default_generator()
+    G = load_generator(checkpoint, device)
     size = args.size or G.config["size"]
     trained = "trained on {data} at {size} pixels for {epochs} epochs".format(**G.config)
-    print(f"{args.checkpoint}: {trained}")
+    print(f"{checkpoint}: {trained}")
     is_folder = args.input.is_dir()
     if is_folder:
         sources, targets = plan_folder(args.input, args.output)
@@ -159,7 +172,7 @@ def infer(argv):
         jobs = _together(color_one, sources, targets, workers)
     else:
         jobs = map(color_one, sources, targets)
-    results = list(progress(jobs, len(sources), "colouring", "photos"))
+    results = list(progress(jobs, len(sources), "photo"))
     errors = [result for result in results if isinstance(result, Exception)]
     for error in errors:
         print(f"error: {error}", file=sys.stderr)

@@ -140,7 +140,7 @@ def fit(run, images, train_indices, val_indices, save_seconds, rank, world):
         # and step): a resumed run equals one that never stopped.
         seed = (config["seed"], epoch)
         batches = data.batches(images, train_indices, batch_size, seed, rank, world)
-        batches = progress(batches, steps, label, "photos", batch_size * world)
+        batches = progress(batches, steps, f"{label}: batch")
         losses = train_epoch(run, G, D, batches, phase, epoch, steps, rank)
         if rank > 0:                # the first process alone evaluates, writes and prints
             continue
@@ -180,6 +180,7 @@ def parse_options(argv, saved=None):
     add("--limit", type=int, help="photos used in all, held-out ones included (every one)")
     add("--restore", action="store_true", help="repair, too: learn from damaged photos")
     add("--no-pretrained", action="store_true", help="no ImageNet weights: start from noise")
+    add("--freeze-encoder", action="store_true", help="leave the encoder's weights as they start")
     add("--compile", action="store_true", help="torch.compile both networks: needs a C++ compiler")
     add("--resume", action="store_true", help="go on from checkpoint.pt in --out, or begin")
     add("--save-seconds", type=float, default=60, help="least time between saves (60)")
@@ -239,6 +240,7 @@ def train(argv):
     torch.manual_seed(args.seed)
     with first_process_first(rank, world):      # the others find what it downloads and prepares
         G = Generator(pretrained=not args.no_pretrained and not saved, repairs=args.restore)
+        G.encoder.requires_grad_(not args.freeze_encoder)
         D = Discriminator(target_channels=3 if args.restore else 2)
         images, skipped, identity = data.load_photos(args.data, args.size, args.limit)
     if saved and saved["identity"] != identity:
@@ -252,9 +254,8 @@ def train(argv):
         print(f"{len(train_indices)} photos to train on, {len(val_indices)} held out, "
               f"{len(skipped)} left out ({out}/skipped.txt)")
 
-    layout = fast_layout(device, bf16)
-    G.to(device, memory_format=layout)
-    D.to(device, memory_format=layout)
+    for net in (G, D):
+        net.to(device, memory_format=fast_layout(device, bf16))
     run = Run(G, D, config, identity, out)
     if saved:
         run.load(saved)

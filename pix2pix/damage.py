@@ -25,33 +25,20 @@ def examples(rgb_u8, restore, seed):
 def damage(L, seed):
     """L (B, 1, H, W) in [0, 1] -> L as an old print would show it, and the mask of what is lost.
 
-    The mask is bool (B, 1, H, W): True under scratches, cracks, folds, spots and torn rims, where
-    they cover more than half of what was there; fading, stains, blur and grain only veil it. H and
-    W are multiples of 4. `seed`, a number or several, decides everything: the same one gives the
-    same damage, bit for bit on the CPU.
+    The mask is bool (B, 1, H, W): True where spots, scratches and cracks cover more than half of
+    what was there; fading and grain only veil it. `seed`, a number or several, decides everything:
+    the same one gives the same damage, bit for bit on the CPU.
     """
     dice = Dice(L, seed)
     # Fading, to a flat gray: whites yellow, blacks rise, here more and there less.
     gray = dice.uniform(0.3, 0.9)
     aged = L.lerp(gray, dice.strength(0.5, 0.1, 0.5) * (1 + 0.4 * dice.field(3)).clamp(0, 1.5))
-    # Stains, that one still sees through.
-    level = dice.uniform()
-    stain = dice.strength(0.3, 0.1, 0.4) * (dice.field(4, 12) - dice.uniform()).clamp(0, 1)
-    aged = aged.lerp(level, stain)
-    # Two kinds of blur.
-    for factor in (2, 4):
-        coarse = F.interpolate(F.avg_pool2d(aged, factor), dice.size, mode="bilinear")
-        aged = aged.lerp(coarse, dice.strength(0.25, 0.2, 0.7))
     # How far each kind of wear covers a pixel, (B, 1, H, W): from 0 to 1 at its edge. Scratches and
-    # cracks, as wide as their strength in pixels, thin out, end and begin again.
-    here = (dice.uniform(0.2, 0.8) + 0.7 * dice.field(8, 48)).clamp(0, 1)
+    # cracks are as wide as their strength, in pixels.
     dust = dice.strength(0.4, 2, 6) * (dice.field(40, 60) - dice.uniform(1.8, 3))
-    # Torn rims are outside of a ragged superellipse, x**12 + y**12 = 1.
-    rims = dice.strength(0.5, 5, 20)
-    rims = rims * (dice.x**12 + dice.y**12 - dice.uniform(0.9, 1.6) - 0.35 * dice.field(4, 48))
-    scratches = dice.strength(0.4, 0.6, 1.2) * here - dice.distance_to_strokes(4, 0.006)
-    cracks = dice.strength(0.5, 0.6, 1.6) * here - dice.distance_to_strokes(9, 0.045)
-    covers = (dust, rims, scratches, cracks)
+    scratches = dice.strength(0.4, 0.4, 1) - dice.distance_to_strokes(4, 0.006)
+    cracks = dice.strength(0.5, 0.4, 1.2) - dice.distance_to_strokes(9, 0.045)
+    covers = (dust, scratches, cracks)
     for cover in covers:
         paper = 1 - dice.uniform() ** 4             # mostly white, at times dark
         aged = aged.lerp(paper, cover.clamp(0, 1))

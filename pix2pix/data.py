@@ -100,11 +100,7 @@ def _list(source):
     """
     folder = Path(source)
     if source in sets.SETS and not folder.is_dir():
-        folder = Path("data", source)
-        listing = folder / "listing.json"
-        # Photos without a listing are a person's own copy, used as it is.
-        if listing.exists() or not photo.find_photos(folder):
-            return sets.download(sets.SETS[source], folder, listing)
+        return sets.download(sets.SETS[source], Path("data", source))
     if folder.is_dir():
         stamps = {}
         for path in photo.find_photos(folder):
@@ -123,7 +119,7 @@ def _make_cache(pixels, index, source, names, read, size, limit):
     digests = []
     with whole_file(pixels) as file:
         usable = _usable(names, read, size, limit, skipped)
-        for digest, data in progress(usable, limit, source, "photos"):
+        for digest, data in progress(usable, limit, f"{source}: photo"):
             digests.append(digest)
             file.write(data)
         if not digests:

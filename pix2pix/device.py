@@ -24,8 +24,8 @@ def pick_device(name):
     try:
         device = torch.device(name)
         torch.ones(1, device=device).add(1)         # a card that is too old fails at a kernel
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise UsageError(f"--device {name} cannot be used here: {reason}") from error
     if device.type == "cuda":
         torch.cuda.set_device(device)

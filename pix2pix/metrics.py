@@ -1,7 +1,7 @@
 """How good pictures are: ab error, PSNR, colorfulness, and all of these for held-out photos."""
 import torch
 
-from pix2pix.color import AB_SCALE, decode, encode
+from pix2pix.color import AB_SCALE, L_SCALE, decode, encode
 from pix2pix.damage import examples
 
 
@@ -10,15 +10,10 @@ def ab_error(ab, truth):
     return AB_SCALE * (ab - truth).abs().mean(dim=(1, 2, 3))
 
 
-def psnr(picture, truth, peak, where=None):
-    """Peak signal-to-noise ratio in dB, (B,), of pictures (B, C, H, W) on 0..peak; at most 120.
-
-    Over all pixels, or those where a mask (B, 1, H, W) is True: NaN in a picture without any.
-    """
-    square = ((picture.float() - truth.float()) / peak).square()
-    if where is not None:
-        square = square.masked_fill(~where, torch.nan)
-    return -10 * torch.log10(square.nanmean(dim=(1, 2, 3)).clamp(min=1e-12))
+def psnr(rgb_u8, truth):
+    """Peak signal-to-noise ratio in dB, (B,), of uint8 pictures (B, 3, H, W); at most 120."""
+    square = ((rgb_u8.float() - truth.float()) / 255).square()
+    return -10 * torch.log10(square.mean(dim=(1, 2, 3)).clamp(min=1e-12))
 
 
 def colorfulness(rgb_u8):
@@ -44,29 +39,26 @@ def evaluate(predict, batches, device, repairs):
     """Figures of `predict`, L -> (L, ab) as of G.predict or `gray`, on batches of uint8 photos.
 
     Means over the photos: "ab_error" (CIE units), "psnr" (RGB, dB), "colorfulness" and the truth's.
-    A predict that repairs sees damage, always the same, and there is also the PSNR of L (dB) where
-    it is lost, and in the rest of the damaged photos.
+    A predict that repairs sees damage, always the same, and "L_error", the mean absolute error of
+    L (CIE units), tells how much of it is left.
     """
     scores = []
     for number, batch in enumerate(batches):
         photos = batch.to(device)
         true_L, true_ab = encode(photos)
-        seen, _, lost = examples(photos, repairs, ("held out", number))
+        seen, _, _ = examples(photos, repairs, ("held out", number))
         L, ab = predict(seen)
         rgb = decode(L, ab)
         score = {
             "ab_error": ab_error(ab, true_ab),
-            "psnr": psnr(rgb, photos, 255),
+            "psnr": psnr(rgb, photos),
             "colorfulness": colorfulness(rgb),
             "colorfulness_truth": colorfulness(photos)
         }
         if repairs:
-            damaged = (seen != true_L).amax((1, 2, 3), True)            # (B, 1, 1, 1)
-            score["L_psnr_lost"] = psnr(L, true_L, 1, lost)
-            score["L_psnr_kept"] = psnr(L, true_L, 1, damaged & ~lost)
+            score["L_error"] = L_SCALE * (L - true_L).abs().mean(dim=(1, 2, 3))
         scores.append(score)
     means = {}
     for name in scores[0]:
-        # NaN is of a photo that has none of it.
-        means[name] = torch.cat([score[name] for score in scores]).nanmean().item()
+        means[name] = torch.cat([score[name] for score in scores]).mean().item()
     return means

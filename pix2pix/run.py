@@ -3,6 +3,7 @@ import copy
 import json
 
 import torch
+from PIL import Image, ImageDraw
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.utils import save_image
 
@@ -12,6 +13,13 @@ from pix2pix.damage import examples
 from pix2pix.metrics import gray
 
 PARTS = ("G", "D", "average", "opt_G", "opt_D")     # of a run, with a state
+
+CURVES = {                  # in curves.png: figures of the rows, and their colours
+    "ab_error": "crimson",
+    "colorfulness": "royalblue",
+    "d_real_accuracy": "seagreen",
+    "d_fake_accuracy": "orange"
+}
 
 
 class Run:
@@ -64,6 +72,9 @@ class Run:
             save_image(samples(self.average, shown) / 255, file, format="png",
                        nrow=6, padding=4, pad_value=1)
 
+        with files.whole_file(self.out / "curves.png") as file:
+            curves(self.rows).save(file, "png")
+
         log = "".join(json.dumps(row) + "\n" for row in self.rows)
         files.write(self.out / "log.jsonl", log.encode())
 
@@ -92,6 +103,27 @@ def samples(G, photos):
     L, _, _ = examples(photos, G.repairs, "samples")
     made = decode(*G.predict(L))
     return torch.stack((decode(*gray(L)), made, photos), dim=1).flatten(0, 1).cpu()
+
+
+def curves(rows):
+    """The rows of the log as a picture: each figure by epoch, on a scale from 0 to the line at 1.
+
+    1 is gray's ab error, the truth's colorfulness, and all patches for D's accuracies.
+    """
+    ones = {"ab_error": rows[0]["ab_error"], "colorfulness": rows[0]["colorfulness_truth"]}
+    picture = Image.new("RGB", (1000, 600), "white")
+    draw = ImageDraw.Draw(picture)
+    width = 700 / rows[-1]["epoch"]                         # of an epoch, pixels
+    gan_epochs = [row["phase"] for row in rows].count("gan")
+    draw.rectangle((700 - gan_epochs * width, 0, 700, 600), "lavender")
+    draw.line((0, 100, 700, 100), "black")
+    for place, (name, color) in enumerate(CURVES.items()):
+        one = ones.get(name, 1)
+        points = [(row["epoch"] * width, 600 - 500 * row[name] / one)
+                  for row in rows if name in row]
+        draw.line(points, color, width=3)
+        draw.text((720, 100 + 30 * place), f"{name} / {one:.3g}", color, font_size=18)
+    return picture
 
 
 def _adam(net, lr):

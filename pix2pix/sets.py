@@ -64,13 +64,14 @@ SETS = {
 }
 
 
-def download(photo_set, folder, listing):
+def download(photo_set, folder):
     """A set in its folder: names, read and the most photos to use.
 
     names are in the order of their use; read(name) fetches what is not there, and gives what
     photo.read_photo does. What has come stays, and is not fetched again. Raises UserError where an
     address fails for good; read(name) raises PhotoError if that photo is gone for good.
     """
+    listing = folder / "listing.json"
     if not listing.exists():
         print(photo_set.about, flush=True)
         names = _fetch(photo_set.listing, photo_set.names, tail=photo_set.listing_tail)

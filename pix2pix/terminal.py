@@ -50,23 +50,21 @@ def run_program(program, argv, if_interrupted, if_out_of_memory):
     return exit_code
 
 
-def progress(items, total, label, unit, size=1):
-    """Yield the `total` items, each worth `size` units.
+def progress(items, total, label):
+    """Yield the `total` items.
 
-    On a terminal a line tells how many are done, how fast, and the time left; elsewhere none does.
+    On a terminal a line tells how many are done, and the time left; elsewhere none does.
     """
     # Under torchrun, the first process alone shows it.
     visible = sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
-    start = shown = time.monotonic()
+    start = time.monotonic()
     for count, item in enumerate(items, 1):
         yield item
-        now = time.monotonic()
-        if visible and now - shown > 0.2:
-            shown = now
-            rate = count / (now - start)
-            left = time.strftime("%H:%M:%S", time.gmtime((total - count) / rate))
-            text = f"{count * size}/{total * size} {unit}, {rate * size:.1f} a second, {left} left"
-            print(f"\r{label}: {text}\033[K", end="", file=sys.stderr, flush=True)
+        if visible:
+            seconds = (time.monotonic() - start) / count * (total - count)
+            left = time.strftime("%H:%M:%S", time.gmtime(seconds))
+            text = f"{label} {count}/{total}, {left} left"
+            print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
     clear_line()
 
 

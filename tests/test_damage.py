@@ -77,33 +77,25 @@ def test_share_that_is_lost(aged):
 
 
 def test_fading_lowers_contrast_and_raises_blacks(L, aged):
-    """Half of the worn ones, 4 in 10 of all, and stains on a few others."""
+    """Half of the worn ones, 4 in 10 of all."""
     flatter = aged[0].std(dim=(2, 3)) < 0.95 * L.std(dim=(2, 3))
-    assert 0.35 < flatter.float().mean() < 0.6
+    assert 0.3 < flatter.float().mean() < 0.5
     black, lost = damage(torch.zeros(256, 1, 64, 64), 14)
     raised = torch.where(lost, torch.nan, black).flatten(1).nanmedian(dim=1).values
     assert 0.35 < (raised > 0.02).float().mean() < 0.55
     assert black[raised > 0.05].std(dim=(2, 3)).min() > 0.005, "uneven"
 
 
-def test_grain_and_blur():
-    """Grain is what a flat picture gets from pixel to pixel, blur what a checkerboard loses."""
+def test_grain_is_what_a_flat_picture_gets_from_pixel_to_pixel():
     flat, lost = damage(torch.full((256, 1, 64, 64), 0.5), 14)
     grain = torch.where(lost, torch.nan, flat).diff(dim=3).nanquantile(0.84) / 2**0.5
     assert 0.003 < grain < 0.02
-    board = (torch.arange(64)[:, None] + torch.arange(64)).remainder(2).float()
-    steps = damage(board.expand(256, 1, 64, 64), 14)[0].diff(dim=3).abs()       # all 1 before
-    contrast = steps.median(dim=3).values.median(dim=2).values
-    assert 0.1 < (contrast < 0.4).float().mean() < 0.4
 
 
-def test_spots_and_strokes_come_everywhere_and_torn_rims_at_the_corners():
+def test_spots_and_strokes_come_everywhere():
     _, lost = damage(torch.zeros(512, 1, 64, 64), 14)
-    often = lost.float().mean(dim=0)[0]
-    middle = often[16:48, 16:48].mean()
-    corners = often[[0, 0, -1, -1], [0, -1, 0, -1]].mean()
-    assert 0.002 < middle < 0.05
-    assert 0.2 < corners < 0.6 and corners > 10 * middle and corners > 2 * often[0, 16:48].mean()
+    often = lost.float().mean(dim=0)[0].unfold(0, 16, 16).unfold(1, 16, 16).mean(dim=(2, 3))
+    assert 0.005 < often.min() and often.max() < 0.05
 
 
 @pytest.mark.parametrize("size", [64, 128, 256])
@@ -115,7 +107,7 @@ def test_what_is_lost_in_the_middle_is_thin_at_any_size(size):
 
 
 def test_it_reaches_from_one_side_to_the_other():
-    """Some crack or scratch of a hundred pictures meets 9 in 10 rows or columns, rims apart."""
+    """Some crack or scratch of a hundred pictures meets 9 in 10 rows or columns."""
     _, lost = damage(torch.zeros(128, 1, 64, 64), 14)
     inner = lost[..., 8:-8, 8:-8].float()
     columns = inner.amax(dim=2).mean(dim=2)

@@ -10,8 +10,9 @@ CPU = torch.device("cpu")
 
 def test_a_device_that_is_not_there_is_a_usage_error():
     assert pick_device("cpu") == CPU
-    with pytest.raises(UsageError, match="--device nonsense cannot be used here"):
-        pick_device("nonsense")
+    for name in ("nonsense", "hpu", "xla"):             # PyTorch knows the last two, this build not
+        with pytest.raises(UsageError, match=f"--device {name} cannot be used here: .{{10,220}}$"):
+            pick_device(name)
 
 
 @pytest.mark.parametrize(

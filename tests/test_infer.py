@@ -3,12 +3,13 @@ import os
 import shutil
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
 import infer
@@ -109,7 +110,8 @@ def test_strips_are_what_one_piece_would_be(generator, monkeypatch):
     photo = Image.fromarray(noise(88, 200))         # two whole strips and a part
     L, _ = encode(pil_to_tensor(photo)[None])
     with torch.inference_mode():
-        ab = G(encode(shrink(photo, 64)[None])[0])
+        small_L, _ = encode(shrink(photo, 64)[None])
+        ab = (G(small_L) + G(small_L.flip(-1)).flip(-1)) / 2
         whole = decode(L, F.interpolate(ab, L.shape[2:], mode="bilinear"))[0]
     assert torch.equal(pil_to_tensor(infer.colorize(G, photo, 64)), whole)
 
@@ -186,16 +188,53 @@ def test_it_says_which_generator_trained_on_what(work, generator, capsys):
     ]
 
 
-def test_the_newest_generator_is_the_default(work, generator, capsys):
+def test_a_mirrored_photo_gets_the_mirrored_colours(generator):
+    G = infer.load_generator(generator, CPU)
+    photo = Image.fromarray(noise(128, 128))
+    colours = pil_to_tensor(infer.colorize(G, photo, 64)).int()
+    mirrored = pil_to_tensor(infer.colorize(G, ImageOps.mirror(photo), 64)).int()
+    assert (mirrored.flip(-1) - colours).abs().max() <= 1
+
+
+def generator_in_runs(generator, name, data, date):
+    """A copy, as if it had been trained on that set."""
+    saved = torch.load(generator)
+    saved["config"]["data"] = data
+    path = Path("runs", name, "generator.pt")
+    path.parent.mkdir(parents=True)
+    torch.save(saved, path)
+    os.utime(path, (date, date))
+
+
+def used(captured):
+    return captured.out.split(": trained on")[0]
+
+
+def test_the_newest_generator_that_was_not_trained_on_demo_is_the_default(
+    work, generator, capsys, monkeypatch
+):
+    own = shutil.copy(generator, work / "own.pt")
+    monkeypatch.setattr(infer, "OWN_GENERATOR", own)
     Image.fromarray(noise(50, 40)).save("in.png")
-    assert infer.main(["in.png", "out.png"]) == 1
-    assert "No such file or directory: 'runs/*/generator.pt'" in capsys.readouterr().err
-    for name, date in (("old", 1000), ("new", 3000), ("middle", 2000)):
-        (work / "runs" / name).mkdir(parents=True)
-        shutil.copy(generator, work / "runs" / name)
-        os.utime(work / "runs" / name / "generator.pt", (date, date))
+    generator_in_runs(generator, "drawn", "demo", 4000)
     assert infer.main(["in.png", "out.png"]) == 0
-    assert capsys.readouterr().out.startswith("runs/new/generator.pt: trained on demo")
+    assert used(capsys.readouterr()) == str(own)
+    for name, date in (("old", 1000), ("new", 3000), ("middle", 2000)):
+        generator_in_runs(generator, name, "family", date)
+    assert infer.main(["in.png", "out.png", "--overwrite"]) == 0
+    assert used(capsys.readouterr()) == "runs/new/generator.pt"
+
+
+def test_a_generator_that_cannot_be_read_is_passed_over_with_a_warning(work, generator, capsys):
+    Image.fromarray(noise(50, 40)).save("in.png")
+    generator_in_runs(generator, "good", "family", 1000)
+    broken = work / "runs/broken/generator.pt"
+    broken.parent.mkdir()
+    broken.write_bytes(b"cut off")
+    assert infer.main(["in.png", "out.png"]) == 0
+    captured = capsys.readouterr()
+    assert used(captured) == "runs/good/generator.pt"
+    assert captured.err.startswith("warning: runs/broken/generator.pt is not a generator")
 
 
 def summary(captured):

@@ -184,15 +184,6 @@ def test_photos_of_every_ending_and_name_are_found_and_fetched(server, work):
         assert (work / "data/groups" / name).read_bytes() == server.files["/raw/" + name]
 
 
-def test_a_copy_of_ones_own_is_used_as_it_is(server, work):
-    (work / "data/groups/copy/deep").mkdir(parents=True)
-    for index in range(3):
-        demo.scene(index).save(work / f"data/groups/copy/deep/{index}.jpg")
-    (work / "data/groups/copy/PersonData.txt").write_text("people")
-    images, skipped, _ = load_photos("groups", 32)
-    assert len(images) == 3 and skipped == [] and server.requests == []
-
-
 def test_an_existing_folder_wins_over_the_name_of_a_set(server, work):
     (work / "groups").mkdir()
     demo.scene(0).save(work / "groups/0.png")

@@ -7,18 +7,18 @@ import torch
 from pix2pix import terminal
 
 
-def test_the_progress_line_tells_rate_and_time_left_and_leaves_nothing_behind(capsys, monkeypatch):
+def test_the_progress_line_tells_how_many_and_the_time_left_and_leaves_nothing_behind(capsys, monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
-    assert list(terminal.progress("abc", 3, "epoch 1/2", "photos", size=16)) == list("abc")
+    assert list(terminal.progress("abc", 3, "epoch 1/2: batch")) == list("abc")
     *lines, last = capsys.readouterr().err.split("\r")
-    assert lines[1] == "epoch 1/2: 16/48 photos, 16.0 a second, 00:00:02 left\033[K"
+    assert lines[1] == "epoch 1/2: batch 1/3, 00:00:02 left\033[K"
     assert last == "\033[K"
 
 
 def test_there_is_no_progress_line_without_a_terminal(capsys):
-    assert list(terminal.progress(range(3), 3, "preparing", "photos")) == [0, 1, 2]
+    assert list(terminal.progress(range(3), 3, "photo")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
 
 

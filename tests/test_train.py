@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageColor
 
 import infer
 import train
@@ -20,7 +20,7 @@ from pix2pix import data, demo, files, photo
 from pix2pix.color import encode
 from pix2pix.metrics import evaluate
 from pix2pix.models import Discriminator, Generator
-from pix2pix.run import Run
+from pix2pix.run import Run, curves
 from tests.conftest import TINY, read_log
 
 
@@ -225,8 +225,8 @@ def test_files_are_saved_where_a_phase_ends_and_the_checkpoint_last(trained):
     named = [Path(call["dst"]) for call in trained.calls.named]
     assert [path.relative_to("out").as_posix() for path in named if path.parts[0] == "out"] == [
         "skipped.txt",
-        "samples/003_pretrain.png", "log.jsonl", "generator.pt", "checkpoint.pt",
-        "samples/005_gan.png", "log.jsonl", "generator.pt", "checkpoint.pt"
+        "samples/003_pretrain.png", "curves.png", "log.jsonl", "generator.pt", "checkpoint.pt",
+        "samples/005_gan.png", "curves.png", "log.jsonl", "generator.pt", "checkpoint.pt"
     ]
 
 
@@ -240,6 +240,26 @@ def test_samples_are_always_of_the_same_photos(trained):
         first, last = (grid[4:36, 4 + 36 * column : 36 + 36 * column] for grid in grids)
         assert np.array_equal(first, last) == same
         assert (np.ptp(last, axis=2).max() > 20) == colored
+
+
+def test_curves_are_as_high_as_their_figures_and_the_gan_phase_is_shaded():
+    rows = [{"phase": "gray", "epoch": 0, "ab_error": 10, "colorfulness": 0}]
+    rows.append({"phase": "pretrain", "epoch": 1, "ab_error": 8, "colorfulness": 20})
+    rows.append({"phase": "gan", "epoch": 2, "ab_error": 9, "colorfulness": 30})
+    for row in rows:
+        row["colorfulness_truth"] = 40
+    rows[2] |= {"d_real_accuracy": 0.5, "d_fake_accuracy": 0.25}
+    pixels = np.asarray(curves(rows))
+
+    def is_drawn(color, column):
+        return (pixels[:, column] == ImageColor.getrgb(color)).all(axis=1)
+
+    assert is_drawn("white", 340)[20] and is_drawn("lavender", 360)[20]
+    assert is_drawn("black", 200)[100], "the line at 1"
+    for color, shares in (("crimson", (0.8, 0.9)), ("royalblue", (0.5, 0.75))):
+        for column, share in zip((348, 690), shares):
+            height = is_drawn(color, column).nonzero()[0].mean()
+            assert height == pytest.approx(600 - 500 * share, abs=5)
 
 
 def test_the_generator_file_is_plain_data_and_holds_the_average(trained):
@@ -405,6 +425,16 @@ def test_names_in_any_encoding_are_listed(work, saved):
     assert train.main(["--data", "photos/", *TINY, *ONE_EPOCH, *options]) == 0
     first, second = (work / "out/skipped.txt").read_text(encoding="utf-8").splitlines()
     assert first.startswith("caf\\udce9.jpg\t") and second.startswith("été 家族.jpg\t")
+
+
+def test_a_frozen_encoder_keeps_the_weights_that_it_starts_with(work, scenes, saved):
+    options = ["--pretrain-epochs", "1", "--gan-epochs", "1", "--freeze-encoder", "--out", "out"]
+    assert train.main(["--data", str(scenes), *TINY, *options]) == 0
+    torch.manual_seed(0)
+    started = Generator(pretrained=False).state_dict()
+    for name, weight in saved["checkpoint.pt"]["G"].items():
+        is_frozen = name.startswith("encoder.") and "running" not in name and "num" not in name
+        assert torch.equal(weight, started[name]) == is_frozen, name
 
 
 def test_compiled_networks_train_the_same(work, scenes, monkeypatch, saved):
