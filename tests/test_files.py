@@ -47,6 +47,13 @@ def test_what_was_saved_is_loaded(tmp_path):
     assert torch.equal(loaded["G"]["weight"], saved["G"]["weight"])
 
 
+def test_what_a_gpu_saved_is_loaded_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:7")
+    files.save(tmp_path / "generator.pt", {"kind": "generator", "weight": torch.arange(3.0)})
+    loaded = files.load_saved(tmp_path / "generator.pt", "generator")
+    assert torch.equal(loaded["weight"], torch.arange(3.0))
+
+
 class Trap:
     """What loads this as a pickle calls open(path, "w")."""
 

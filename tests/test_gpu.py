@@ -20,7 +20,7 @@ import infer
 import train
 from pix2pix import damage, data
 from pix2pix.device import (
-    fast_layout, join_processes, keep_near, pick_device, seeded, use_bf16
+    fast_layout, first_process_first, join_processes, keep_near, pick_device, seeded, use_bf16
 )
 from pix2pix.models import Discriminator, Generator
 from pix2pix.run import PARTS, Run
@@ -135,6 +135,18 @@ def test_processes_meet_by_gloo_on_cpus_and_by_nccl_on_the_card_of_each(
 def test_processes_wait_for_hours_while_the_first_prepares_the_photos(meetings, device):
     join_processes(device)
     assert meetings[0][2] >= datetime.timedelta(hours=2)
+
+
+@pytest.mark.parametrize(
+    "rank, world, events",
+    [(0, 2, ["prepared", "met"]), (1, 2, ["met", "prepared"]), (0, 1, ["prepared"])]
+)
+def test_the_others_prepare_nothing_before_the_first_has(monkeypatch, rank, world, events):
+    seen = []
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: seen.append("met"))
+    with first_process_first(rank, world):
+        seen.append("prepared")
+    assert seen == events
 
 
 def test_a_process_alone_meets_nobody(meetings, monkeypatch):
@@ -478,6 +490,13 @@ def test_a_card_has_a_thread_for_each_core_but_not_more_than_8(
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     assert infer_on(NEW_CARD, monkeypatch) == 0
     assert sizes == [threads] and coloured == [False, False]
+
+
+def test_it_colours_on_the_device_that_was_named(coloured, monkeypatch):
+    asked = []
+    monkeypatch.setattr(infer, "pick_device", lambda name: asked.append(name) or CPU)
+    assert infer.main(["album", "out", "--checkpoint", "generator.pt", "--device", "cuda:1"]) == 0
+    assert asked == ["cuda:1"]
 
 
 def test_on_mps_all_is_done_in_the_main_thread(coloured, monkeypatch):

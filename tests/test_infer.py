@@ -339,6 +339,22 @@ def test_a_folder_run_never_writes_an_input_either(album, work, generator, capsy
     assert capsys.readouterr().err.count("an input is never written") == 3
 
 
+def test_a_folder_that_is_linked_to_another_of_the_inputs_is_never_written(
+    work, generator, capsys
+):
+    for name, seed in (("album/sub/a.png", 0), ("album/other/a.png", 1)):
+        (work / name).parent.mkdir(parents=True)
+        Image.fromarray(noise(40, 30, seed=seed)).save(name)
+    before = contents(work / "album")
+    (work / "out").mkdir()
+    os.symlink(work / "album/other", "out/sub")
+    assert run(generator, "album", "out", "--overwrite") == 1
+    assert contents(work / "album") == before
+    captured = capsys.readouterr()
+    assert summary(captured).startswith("1 coloured, 0 there already, 1 failed")
+    assert "out/sub/a.png: an input is never written" in captured.err
+
+
 @pytest.mark.parametrize(
     "arguments, code, words",
     [
@@ -350,6 +366,8 @@ def test_a_folder_run_never_writes_an_input_either(album, work, generator, capsy
         (["folder", "there.png"], 1, "there.png"),
         (["text.jpg", "out.png"], 1, "that can be read"),
         (["in.png", "out.png", "--size", "100"], 2, "--size 100 is not a multiple of 32"),
+        (["in.png", "out.png", "--size", "0"], 2, "--size 0 is not a multiple of 32"),
+        (["in.png", "out.png", "--size", "-32"], 2, "--size -32 is not a multiple of 32"),
         (["in.png", "out.png", "--strength", "-1"], 2, "--strength -1.0 is not 0 or more"),
         (["in.png", "out.png", "--strength", "nan"], 2, "--strength nan is not 0 or more"),
         (["in.png", "out.png", "--checkpoint", "missing.pt"], 1,
@@ -433,6 +451,22 @@ def test_a_name_as_long_as_the_disk_allows(work, generator):
     name = "n" * 251 + ".png"
     Image.fromarray(noise(30, 30)).save("in.png")
     assert run(generator, "in.png", name) == 0 and read_photo(name).size == (30, 30)
+
+
+def test_a_name_that_would_become_too_long_does_not_stop_the_rest(work, generator, capsys):
+    (work / "album").mkdir()
+    for name in ("n" * 251 + ".gif", "z.png"):
+        Image.fromarray(noise(30, 30)).save(work / "album" / name)
+    (work / "out").mkdir()
+    assert run(generator, "album", "out") == 1
+    captured = capsys.readouterr()
+    assert summary(captured).startswith("1 coloured, 0 there already, 1 failed")
+    assert "File name too long" in captured.err and captured.err.count("\n") == 1
+
+
+def test_an_extension_may_be_in_capitals(work, generator):
+    Image.fromarray(noise(30, 30)).save("in.png")
+    assert run(generator, "in.png", "OUT.PNG") == 0 and read_photo("OUT.PNG").size == (30, 30)
 
 
 def test_a_folder_is_coloured_two_photos_at_a_time_and_one_photo_with_all_cores(

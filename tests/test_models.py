@@ -81,6 +81,14 @@ def test_weights_that_cannot_be_had_are_one_clear_error(tmp_path, monkeypatch):
     assert "--no-pretrained" in message and "\n" not in message
 
 
+@pytest.mark.parametrize("net", [Generator(pretrained=False), Discriminator()])
+def test_what_is_saved_of_a_network_is_its_weights_and_batchnorms_statistics(net):
+    """What more were saved would be missed in the files that are there already."""
+    others = net.state_dict().keys() - dict(net.named_parameters()).keys()
+    kinds = {name.rpartition(".")[2] for name in others}
+    assert kinds == {"running_mean", "running_var", "num_batches_tracked"}
+
+
 def describe(layer):
     """A layer in the paper's words."""
     match layer:

@@ -130,11 +130,12 @@ def test_float_pictures_are_taken_as_zero_to_one_or_stretched(tmp_path, scale, s
     assert difference(tmp_path / "float.tif", (unit * 255).round()) <= 1
 
 
-def test_nan_in_a_float_picture_is_black(tmp_path):
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_in_a_float_picture_is_black_and_spoils_nothing_else(tmp_path, odd):
     values = np.full((8, 8), 0.5, dtype=np.float32)
-    values[0, 0] = np.nan
-    Image.fromarray(values).save(tmp_path / "nan.tif")
-    photo = read_photo(tmp_path / "nan.tif")
+    values[0, 0] = odd
+    Image.fromarray(values).save(tmp_path / "odd.tif")
+    photo = read_photo(tmp_path / "odd.tif")
     assert photo.getpixel((0, 0)) == (0, 0, 0) and photo.getpixel((1, 1)) == (128, 128, 128)
 
 
@@ -216,6 +217,31 @@ def test_a_profile_is_converted_to_srgb(tmp_path):
     swapped[green : green + 4] = b"rXYZ"
     Image.fromarray(RGB).save(tmp_path / "swapped.png", icc_profile=bytes(swapped))
     assert difference(tmp_path / "swapped.png", RGB[..., [1, 0, 2]]) <= 1
+
+
+def gray_profile():
+    """Of a gray device whose levels are linear in light, as small as ICC.1:2001 allows."""
+    d50 = b"".join(round(65536 * number).to_bytes(4, "big") for number in (0.9642, 1, 0.8249))
+    tags = {b"wtpt": b"XYZ \0\0\0\0" + d50, b"kTRC": b"curv" + bytes(8) + bytes(4)}
+    table, data = len(tags).to_bytes(4, "big"), b""
+    for name, content in tags.items():
+        place = 132 + 12 * len(tags) + len(data)
+        table += name + place.to_bytes(4, "big") + len(content).to_bytes(4, "big")
+        data += content
+    header = bytearray(128)
+    header[:4] = (128 + len(table) + len(data)).to_bytes(4, "big")
+    header[8:24] = b"\x02\x10\0\0mntrGRAYXYZ "
+    header[36:40] = b"acsp"
+    header[68:80] = d50
+    return bytes(header) + table + data
+
+
+@pytest.mark.parametrize("name, mode", [("l.png", "L"), ("la.png", "LA"), ("l.tif", "L")])
+def test_a_gray_profile_is_converted_to_srgb(tmp_path, capsys, name, mode):
+    """A scan that has one is as light as it was meant: half of the light is 188, not 128."""
+    Image.new("L", (5, 4), 128).convert(mode).save(tmp_path / name, icc_profile=gray_profile())
+    assert difference(tmp_path / name, np.full((4, 5), 188)) <= 1
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -453,6 +479,24 @@ def test_a_dpi_that_is_no_number_is_left_out(tmp_path):
     photo = read_photo(tmp_path / "in.tif")
     assert "dpi" not in photo.info
     write_photo(photo, tmp_path / "out.jpg", like=photo)
+
+
+@pytest.mark.parametrize("dpi", [70000, 4e9])
+def test_a_dpi_beyond_what_a_jpeg_holds_is_left_out(tmp_path, dpi):
+    """Pillow would cut it to 16 bits, or fail where it has more than 31."""
+    Image.fromarray(RGB).save(tmp_path / "in.tif", dpi=(dpi, dpi))
+    photo = read_photo(tmp_path / "in.tif")
+    write_photo(photo, tmp_path / "out.jpg", like=photo)
+    assert "dpi" not in Image.open(tmp_path / "out.jpg").info
+
+
+def test_a_tiff_lends_a_photo_neither_a_dpi_that_it_has_not_nor_its_own_tags(tmp_path):
+    """Pillow says 1 for none; and the tags tell of strips and compression."""
+    Image.fromarray(RGB).save(tmp_path / "in.tif", compression="tiff_lzw")
+    photo = read_photo(tmp_path / "in.tif")
+    write_photo(photo, tmp_path / "out.jpg", like=photo)
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert "dpi" not in image.info and "exif" not in image.info
 
 
 @pytest.mark.parametrize("extension", [".png", ".webp", ".tif", ".tiff", ".bmp"])

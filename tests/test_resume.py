@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torchvision.models import resnet18
 
 import infer
 import train
-from pix2pix import files
+from pix2pix import files, models
+from pix2pix.terminal import UsageError
 from tests.conftest import ROOT, TINY, noise, read_log
 
 EPOCHS = ["--pretrain-epochs", "2", "--gan-epochs", "2"]               # of 5 steps each
@@ -212,6 +214,32 @@ def test_an_option_that_contradicts_the_run_is_an_error_that_names_both_values(
     saved = str(saved).format(photos=photos)
     message = f"error: {options} contradicts the run to resume: {saved} (see train.py --help)\n"
     assert capsys.readouterr().err == message
+
+
+def test_what_does_not_decide_the_result_may_change_and_a_folder_may_end_in_a_slash(photos, facts):
+    options = "--out elsewhere --resume --device auto --compile --save-seconds 5".split()
+    args = train.parse_options(["--data", f"{photos}/", *options], facts)
+    assert (args.data, args.device, args.compile, args.save_seconds) == (
+        str(photos), "auto", True, 5
+    )
+
+
+def test_epochs_of_L1_may_grow_until_the_gan_has_begun(photos, facts):
+    longer = ["--data", str(photos), "--resume", "--pretrain-epochs", "5"]
+    before = facts | {"rows": facts["rows"][:2]}
+    assert train.parse_options(longer, before).pretrain_epochs == 5
+    with pytest.raises(UsageError, match="--pretrain-epochs 5 contradicts the run to resume: 2"):
+        train.parse_options(longer, facts)
+
+
+def test_to_go_on_needs_no_weights_of_imagenet(work, photos, facts, monkeypatch, capsys):
+    """They came when the run began, and the network that trained on is in the checkpoint."""
+    pretrained = facts | {"config": facts["config"] | {"no_pretrained": False}, "identity": "other"}
+    files.save(work / "out/checkpoint.pt", pretrained)
+    monkeypatch.setattr(models, "resnet18", lambda weights: pytest.fail("asked") if weights
+                        else resnet18())
+    assert train.main(["--data", str(photos), "--out", "out", "--resume", "--device", "cpu"]) == 1
+    assert "has changed since" in capsys.readouterr().err
 
 
 def test_a_run_without_restore_does_not_become_one_with_it(work, photos, facts, capsys):

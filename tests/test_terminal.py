@@ -33,7 +33,9 @@ def test_there_is_no_progress_line_without_a_terminal(capsys):
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."), 1,
          "error: out of memory: buy some"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate "
-                      "memory"), 1, "error: out of memory: buy some")
+                      "memory"), 1, "error: out of memory: buy some"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+         1, "error: out of memory: buy some")
     ]
 )
 def test_what_a_person_can_mend_is_one_line_and_an_exit_code(capsys, error, code, line):

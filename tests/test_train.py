@@ -21,7 +21,7 @@ from pix2pix.color import encode
 from pix2pix.metrics import evaluate
 from pix2pix.models import Discriminator, Generator
 from pix2pix.run import Run, curves
-from tests.conftest import TINY, read_log
+from tests.conftest import ROOT, TINY, read_log
 
 
 @pytest.fixture
@@ -109,6 +109,16 @@ def test_D_descends_half_the_sum_of_its_losses_on_real_and_fake(nets):
     d_loss.backward()
     assert_same_gradients(D, twin_D)
     assert losses["d_loss"].item() == pytest.approx(d_loss.item())
+
+
+@pytest.mark.parametrize("logit, taken_for_real", [(0.2, 1), (-0.2, 0)])
+def test_the_accuracies_take_a_logit_above_0_for_real(nets, logit, taken_for_real):
+    G, D, _, _, L, ab = nets
+    torch.nn.init.zeros_(D.layers[-1].weight)
+    torch.nn.init.constant_(D.layers[-1].bias, logit)
+    losses = train.gan_step(G, D, Frozen(G), Frozen(D), L, ab, 100)
+    assert losses["d_real_accuracy"] == taken_for_real
+    assert losses["d_fake_accuracy"] == 1 - taken_for_real
 
 
 def test_the_discriminator_learns_to_tell_real_from_fake(nets):
@@ -346,6 +356,77 @@ def test_a_run_saves_at_the_first_epoch_that_ends_so_many_seconds_after_the_last
     assert saved == [3, 5, 8, 11, 12], "the 5th and the 12th end a phase"
 
 
+@pytest.mark.parametrize("batch_size, photos", [(3, 18), (32, 20)])
+def test_the_log_counts_the_photos_that_were_trained_on(
+    scenes, work, monkeypatch, saved, batch_size, photos
+):
+    """Of 20, in 25 seconds: not those of a last short batch, nor more than there are."""
+    clock = SimpleNamespace(now=0, perf_counter=lambda: clock.now, monotonic=lambda: clock.now)
+
+    def epoch_of_25_seconds(*args):
+        clock.now += 25
+        return {"l1": 0.0}
+
+    monkeypatch.setattr(train, "time", clock)
+    monkeypatch.setattr(train, "train_epoch", epoch_of_25_seconds)
+    options = [*ONE_EPOCH, "--batch-size", str(batch_size), "--out", "out"]
+    assert train.main(["--data", str(scenes), *TINY, *options]) == 0
+    assert read_log("out")[1]["pictures_per_second"] == photos / 25
+
+
+def test_L1_weighs_in_every_step_of_the_gan_what_was_asked_for(scenes, work, monkeypatch, saved):
+    weights = []
+
+    def gan_step(G, D, opt_G, opt_D, L, target, l1_weight, lost):
+        weights.append(l1_weight)
+        return {"l1": torch.zeros(())}
+
+    monkeypatch.setattr(train, "gan_step", gan_step)
+    options = "--pretrain-epochs 0 --gan-epochs 1 --l1-weight 7".split()
+    assert train.main(["--data", str(scenes), *TINY, *options]) == 0
+    assert weights == [7] * 5
+
+
+@pytest.mark.parametrize("precision, is_bf16", [("bf16", True), ("fp32", False)])
+def test_a_run_has_the_precision_that_was_asked_for_and_keeps_no_cast_weights(
+    scenes, work, monkeypatch, precision, is_bf16
+):
+    """Autocast's cache would show every step the weights of before the first."""
+    seen = []
+
+    def fit(*args):
+        seen.append((torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()))
+
+    monkeypatch.setattr(train, "fit", fit)
+    assert train.main(["--data", str(scenes), *TINY, "--precision", precision]) == 0
+    assert seen == [(is_bf16, False)]
+
+
+def test_the_folder_of_the_results_has_the_name_of_the_photos_folder_even_of_this_one(
+    work, monkeypatch
+):
+    """Where `infer.py` looks for it."""
+    (work / "album").mkdir()
+    monkeypatch.chdir("album")
+    for index in range(5):
+        demo.scene(index).save(f"{index}.png")
+    monkeypatch.setattr(train, "fit", lambda *args: None)
+    assert train.main(["--data", ".", *TINY, "--val", "1"]) == 0
+    assert Path("runs/album/skipped.txt").exists()
+
+
+def test_the_defaults_are_those_of_the_readme():
+    words = {"": False, "no": False, "all": None, r"runs/\<data name\>": None}
+    told = {"data": "photos"}
+    for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `--") and "`--data`" not in line:
+            options, values = (cell.split(",") for cell in line.split("|")[1:3])
+            for option, value in zip(options, map(str.strip, values), strict=True):
+                value = float(value) if value[:1].isdigit() else words.get(value, value)
+                told[option.strip(" `-").replace("-", "_")] = value
+    assert vars(train.parse_options(["--data", "photos"])) == told
+
+
 def test_weights_that_cannot_be_had_are_told_before_the_first_photo_is_read(
     scenes, work, capsys, monkeypatch
 ):
@@ -377,6 +458,27 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
     assert error.startswith("error:") and error.count("\n") == 1
     assert "not finite" in error and "epoch 2" in error
     assert len(saved["checkpoint.pt"]["rows"]) == 2 == len(read_log("out"))
+
+
+def test_weights_that_the_last_step_spoiled_are_not_saved(
+    scenes, work, capsys, monkeypatch, saved
+):
+    """Its losses are of before it; what is judged on held-out photos is not."""
+    step = train.pretrain_step
+    calls = []
+
+    def spoil_later(G, *rest):
+        calls.append(G)
+        losses = step(G, *rest)
+        if len(calls) == 10:
+            torch.nn.init.constant_(G.head.bias, math.nan)
+        return losses
+
+    monkeypatch.setattr(train, "pretrain_step", spoil_later)
+    options = "--pretrain-epochs 2 --gan-epochs 0 --save-seconds 0 --out out".split()
+    assert train.main(["--data", str(scenes), *TINY, *options]) == 1
+    assert "epoch 2: the loss is not finite" in capsys.readouterr().err
+    assert len(saved["checkpoint.pt"]["rows"]) == 2
 
 
 @pytest.mark.parametrize(
