@@ -28,14 +28,16 @@ STRIP = 2**18               # pixels that are coloured at once: 50 million would
 def load_generator(path, device):
     """The averaged generator that train.py saved, ready to use.
 
-    Its .config is a dict of the options it was trained with. Raises OSError where there is no such
-    file, and UserError where it holds something else.
+    Its .config is a dict of the options it was trained with, and of its path. Raises OSError where
+    there is no such file, and UserError where it holds something else.
     """
     saved = files.load_saved(path, "generator")
-    config = saved["config"]
-    G = Generator(pretrained=False, repairs=config["restore"])
-    G.load_state_dict(saved["weights"])             # float16 becomes float32
-    G.config = config
+    try:
+        G = Generator(pretrained=False, repairs=saved["config"]["restore"])
+        G.load_state_dict(saved["weights"])         # float16 becomes float32
+    except (KeyError, RuntimeError):
+        raise UserError(f"{path} is of another version of this program")
+    G.config = saved["config"] | {"path": path}
     return G.to(device, memory_format=fast_layout(device, bf16=False)).eval()
 
 
@@ -43,17 +45,17 @@ def load_generator(path, device):
 def colorize(G, photo, size, strength=1.0):
     """Colour an "RGB" photo of any size: G sees it as a square of `size` pixels.
 
-    The colours are multiplied by `strength`: 0 is gray. The photo's own luminance stays as it is,
-    but for what a G that repairs changes.
+    The colours, means of those of the photo and of its mirror image, are multiplied by `strength`:
+    0 is gray. The photo's own luminance stays as it is, but for what a G that repairs changes.
     """
     device = next(G.parameters()).device
     width, height = photo.size
     small_L, _ = encode(shrink(photo, size)[None].to(device))           # (1, 1, size, size)
-    # Seen mirrored, too, and averaged: closer to the truth than either.
-    added = (G(small_L) + G(small_L.flip(-1)).flip(-1)) / 2             # (1, 2 or 3, size, size)
+    # Seen mirrored, too: the mean is closer to the truth than either.
+    made = (G(small_L) + G(small_L.flip(-1)).flip(-1)) / 2              # (1, 2 or 3, size, size)
     if G.repairs:
-        added[:, :1] -= small_L         # only what differs: the detail of what is sound stays
-    added = F.interpolate(added, (height, width), mode="bilinear")      # (1, 2 or 3, height, width)
+        made[:, :1] -= small_L          # only what differs: the detail of what is sound stays
+    made = F.interpolate(made, (height, width), mode="bilinear")        # (1, 2 or 3, height, width)
     coloured = Image.new("RGB", photo.size)
     rows = max(1, STRIP // width)
     for top in range(0, height, rows):
@@ -61,8 +63,8 @@ def colorize(G, photo, size, strength=1.0):
         strip = photo.crop((0, top, width, bottom))
         L, _ = encode(pil_to_tensor(strip)[None].to(device))            # (1, 1, rows, width)
         if G.repairs:
-            L = L + added[:, :1, top:bottom]
-        rgb = decode(L, strength * added[:, -2:, top:bottom])           # (1, 3, rows, width)
+            L = L + made[:, :1, top:bottom]
+        rgb = decode(L, strength * made[:, -2:, top:bottom])            # (1, 3, rows, width)
         coloured.paste(to_pil_image(rgb[0]), (0, top))
     return coloured
 
@@ -82,8 +84,12 @@ def parse_options(argv):
     add("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda:1, mps ...")
     add("--overwrite", action="store_true", help="replace outputs, but never an input")
     args = parser.parse_args(argv)
-    if args.output.exists() and args.output.samefile(args.input):
+    source = args.input.resolve()
+    output = args.output.resolve()
+    if output == source:
         parser.error("OUTPUT is the same as INPUT, and an input is never written")
+    if args.overwrite and source in output.parents:
+        parser.error("OUTPUT lies in INPUT: --overwrite could replace photos there")
     if not args.input.is_dir() and args.output.suffix.lower() not in WRITABLE:
         parser.error(f"{args.input} is no folder, and {args.output} of no format that can be "
                      f"written; these can be: {writable}")
@@ -94,15 +100,16 @@ def parse_options(argv):
     return args
 
 
-def default_generator():
+def default_generator(device):
     """The newest in runs/ that was not trained on demo's drawn scenes, else the project's own."""
     for path in sorted(Path("runs").glob("*/generator.pt"), key=os.path.getmtime, reverse=True):
         try:
-            if files.load_saved(path, "generator")["config"]["data"] != "demo":
-                return path
+            G = load_generator(path, device)
+            if G.config["data"] != "demo":
+                return G
         except (OSError, UserError) as error:
             print(f"warning: {error}", file=sys.stderr)
-    return OWN_GENERATOR
+    return load_generator(OWN_GENERATOR, device)
 
 
 def plan_folder(folder, out):
@@ -138,11 +145,12 @@ def infer(argv):
     keep_freed_memory()
     args = parse_options(argv)
     device = pick_device(args.device)
-    checkpoint = args.checkpoint or default_generator()
-    G = load_generator(checkpoint, device)
+    if args.checkpoint:
+        G = load_generator(args.checkpoint, device)
+    else:
+        G = default_generator(device)
     size = args.size or G.config["size"]
-    trained = "trained on {data} at {size} pixels for {epochs} epochs".format(**G.config)
-    print(f"{checkpoint}: {trained}")
+    print("{path}: trained on {data} at {size} pixels for {epochs} epochs".format(**G.config))
     is_folder = args.input.is_dir()
     if is_folder:
         sources, targets = plan_folder(args.input, args.output)

@@ -29,7 +29,7 @@ FREE_OPTIONS = ("out", "resume", "device", "compile", "save_seconds")
 def l1_loss(output, target, lost):
     """Mean absolute error of (B, C, H, W).
 
-    Where the mask (B, 1, H, W) is True it counts 6 times, as holes do in Liu et al. 2018: being 1 %
+    Where the mask (B, 1, H, W) is True it counts 6 times, as holes do in Liu et al. 2018: being few
     of the pixels, what is lost would hardly teach anything.
     """
     if lost is None:
@@ -43,14 +43,16 @@ def gan_loss(logits, label):
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
 
 
-def pretrain_step(G, opt_G, L, target, lost=None):
+def pretrain_step(G, opt_G, L, target, l1_weight, lost=None):
     """G alone, on L1. L (B, 1, H, W), target (B, 2 or 3, H, W) and lost as `examples` gives them.
 
     Returns the losses, detached, by name.
     """
     l1 = l1_loss(G(L), target, lost)
     opt_G.zero_grad()
-    l1.backward()
+    # Adam's steps do not depend on the weight, but it remembers how large gradients are: those of
+    # the GAN phase, if 100 times as large, would in its first steps undo what G has learned.
+    (l1_weight * l1).backward()
     opt_G.step()
     return {"l1": l1.detach()}
 
@@ -99,10 +101,10 @@ def train_epoch(run, G, D, batches, phase, epoch, steps, rank):
         photos = photos.to(run.device)
         damage_seed = (run.config["seed"], epoch, rank, step)
         L, target, lost = examples(photos, run.G.repairs, damage_seed)
+        weight = run.config["l1_weight"]
         if phase == "pretrain":
-            losses = pretrain_step(G, run.opt_G, L, target, lost)
+            losses = pretrain_step(G, run.opt_G, L, target, weight, lost)
         else:
-            weight = run.config["l1_weight"]
             losses = gan_step(G, D, run.opt_G, run.opt_D, L, target, weight, lost)
         run.update_average((epoch - 1) * steps + step)
         for name, loss in losses.items():
@@ -124,7 +126,7 @@ def fit(run, images, train_indices, val_indices, save_seconds, rank, world):
     D = share_gradients(run.D)
 
     def judge(predict):
-        held_out = data.batches(images, val_indices, batch_size)
+        held_out = data.batches(images, val_indices, 16)        # so that all runs compare
         return evaluate(predict, held_out, run.device, run.G.repairs)
 
     if rank == 0 and not run.rows:
@@ -132,6 +134,7 @@ def fit(run, images, train_indices, val_indices, save_seconds, rank, world):
     elif rank == 0:
         run.save(shown)             # at once: it mends what a kill left, and finds a full disk
     saved_at = time.monotonic()
+    # rows[0] is gray's, rows[epoch] that of an epoch.
     for epoch in range(max(1, len(run.rows)), len(phases)):
         start = time.perf_counter()
         phase = phases[epoch]
@@ -149,7 +152,7 @@ def fit(run, images, train_indices, val_indices, save_seconds, rank, world):
         row = {"phase": phase, "epoch": epoch, "seconds": seconds}
         row |= {"pictures_per_second": photos / seconds} | losses | judge(run.average.predict)
         if not math.isfinite(sum(losses.values()) + row["ab_error"]):
-            raise UserError(f"epoch {epoch}: the loss is not finite: try a lower --lr")
+            raise UserError(f"epoch {epoch}: the loss is not finite: begin anew with a lower --lr")
         run.rows.append(row)
         phase_ends = epoch + 1 == len(phases) or phases[epoch + 1] != phase
         if phase_ends or time.monotonic() - saved_at >= save_seconds:
@@ -192,8 +195,6 @@ def parse_options(argv, saved=None):
     args.data = str(Path(args.data))
     if args.size % 32:
         parser.error(f"--size {args.size} is not a multiple of 32")
-    if not 0 <= args.seed < 2**63:
-        parser.error(f"--seed {args.seed} is not from 0 to 2^63")
     epochs = (args.pretrain_epochs, args.gan_epochs)
     if min(epochs) < 0 or max(epochs) == 0:
         parser.error("--pretrain-epochs and --gan-epochs are 0 or more, and not both 0")

@@ -33,8 +33,8 @@ def damage(L, seed):
     # Fading, to a flat gray: whites yellow, blacks rise, here more and there less.
     gray = dice.uniform(0.3, 0.9)
     aged = L.lerp(gray, dice.strength(0.5, 0.1, 0.5) * (1 + 0.4 * dice.field(3)).clamp(0, 1.5))
-    # How far each kind of wear covers a pixel, (B, 1, H, W): from 0 to 1 at its edge. Scratches and
-    # cracks are as wide as their strength, in pixels.
+    # How far each kind of wear covers a pixel, (B, 1, H, W): 0 and less outside, 1 and more inside,
+    # between on its edge. Strengths of strokes are half their width, in pixels.
     dust = dice.strength(0.4, 2, 6) * (dice.field(40, 60) - dice.uniform(1.8, 3))
     scratches = dice.strength(0.4, 0.4, 1) - dice.distance_to_strokes(4, 0.006)
     cracks = dice.strength(0.5, 0.4, 1.2) - dice.distance_to_strokes(9, 0.045)
@@ -81,7 +81,7 @@ class Dice:
         offset = self.uniform(-1, 1, number)
         straight = self.x * angle.cos() + self.y * angle.sin() + offset         # (B, number, H, W)
         to_line = straight + waves * self.uniform() * self.field(8, 64)     # below 0 on one side
-        # A line would go on for ever. A stroke ends at the line before its own: on the side where
-        # that one's distance is positive, it counts, too.
+        # A line goes on for ever; a stroke is the half of it on one side of another line. (The
+        # larger of two distances is small only where both are, or where the second is below 0.)
         to_stroke = to_line.abs().maximum(to_line.roll(1, dims=1))              # (B, number, H, W)
         return to_stroke.amin(dim=1, keepdim=True) * (self.size[0] / 2)

@@ -8,7 +8,6 @@ COUNT = 320                 # scenes in the set
 # A thing stands on (0, 0), y pointing down, and is painted part by part: a colour, and x, y of the
 # corners of a polygon, or of only two corners, of the box around an ellipse.
 SUN = [("#fd4", -3, -3, 3, 3)]
-CLOUD = [("#fff", -7, -2, 2, 1), ("#fff", -3, -4, 5, 1)]
 PEAK = [("#79c", -40, 0, 0, -24, 36, 0), ("#fff", -10, -18, 0, -24, 9, -18)]
 TREE = [("#642", -1, 0, 0, -9, 1, 0), ("#4a3", -4, -11, 4, -3)]
 HOUSE = [("#ed9", -5, 0, -5, -5, 5, -5, 5, 0), ("#b32", -6, -4, 0, -9, 6, -4)]
@@ -16,7 +15,6 @@ HOUSE = [("#ed9", -5, 0, -5, -5, 5, -5, 5, 0), ("#b32", -6, -4, 0, -9, 6, -4)]
 # From far to near: which things, how many at least and at most, on which rows below the horizon.
 STAGES = [
     ([SUN], 1, 1, -190, -90),
-    ([CLOUD], 1, 3, -200, -90),
     ([PEAK], 2, 4, 0, 0),
     ([HOUSE, TREE], 3, 6, 80, 230)
 ]

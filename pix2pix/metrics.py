@@ -1,7 +1,7 @@
 """How good pictures are: ab error, PSNR, colorfulness, and all of these for held-out photos."""
 import torch
 
-from pix2pix.color import AB_SCALE, L_SCALE, decode, encode
+from pix2pix.color import AB_SCALE, L_SCALE, decode
 from pix2pix.damage import examples
 
 
@@ -39,26 +39,23 @@ def evaluate(predict, batches, device, repairs):
     """Figures of `predict`, L -> (L, ab) as of G.predict or `gray`, on batches of uint8 photos.
 
     Means over the photos: "ab_error" (CIE units), "psnr" (RGB, dB), "colorfulness" and the truth's.
-    A predict that repairs sees damage, always the same, and "L_error", the mean absolute error of
-    L (CIE units), tells how much of it is left.
+    With `repairs` it sees damage, the same for the same batches, and "L_error", the mean absolute
+    error of L (CIE units), tells how much of it is left.
     """
     scores = []
     for number, batch in enumerate(batches):
         photos = batch.to(device)
-        true_L, true_ab = encode(photos)
-        seen, _, _ = examples(photos, repairs, ("held out", number))
+        seen, target, _ = examples(photos, repairs, ("held out", number))
         L, ab = predict(seen)
         rgb = decode(L, ab)
         score = {
-            "ab_error": ab_error(ab, true_ab),
+            "ab_error": ab_error(ab, target[:, -2:]),
             "psnr": psnr(rgb, photos),
             "colorfulness": colorfulness(rgb),
             "colorfulness_truth": colorfulness(photos)
         }
         if repairs:
-            score["L_error"] = L_SCALE * (L - true_L).abs().mean(dim=(1, 2, 3))
+            score["L_error"] = L_SCALE * (L - target[:, :1]).abs().mean(dim=(1, 2, 3))
         scores.append(score)
-    means = {}
-    for name in scores[0]:
-        means[name] = torch.cat([score[name] for score in scores]).mean().item()
-    return means
+    return {name: torch.cat([score[name] for score in scores]).mean().item()
+            for name in scores[0]}

@@ -108,18 +108,20 @@ def samples(G, photos):
 def curves(rows):
     """The rows of the log as a picture: each figure by epoch, on a scale from 0 to the line at 1.
 
-    1 is gray's ab error, the truth's colorfulness, and all patches for D's accuracies.
+    1 is gray's ab error, the truth's colorfulness, and for D's accuracies every patch. The GAN
+    phase is shaded.
     """
-    ones = {"ab_error": rows[0]["ab_error"], "colorfulness": rows[0]["colorfulness_truth"]}
+    full = {"ab_error": rows[0]["ab_error"], "colorfulness": rows[0]["colorfulness_truth"]}
     picture = Image.new("RGB", (1000, 600), "white")
     draw = ImageDraw.Draw(picture)
-    width = 700 / rows[-1]["epoch"]                         # of an epoch, pixels
+    per_epoch = 700 / rows[-1]["epoch"]                     # pixels
     gan_epochs = [row["phase"] for row in rows].count("gan")
-    draw.rectangle((700 - gan_epochs * width, 0, 700, 600), "lavender")
+    draw.rectangle((700 - gan_epochs * per_epoch, 0, 700, 600), "lavender")
     draw.line((0, 100, 700, 100), "black")
+    draw.text((720, 570), f"epoch {rows[-1]['epoch']}", "black", font_size=18)
     for place, (name, color) in enumerate(CURVES.items()):
-        one = ones.get(name, 1)
-        points = [(row["epoch"] * width, 600 - 500 * row[name] / one)
+        one = full.get(name, 1)
+        points = [(row["epoch"] * per_epoch, 600 - 500 * row[name] / one)
                   for row in rows if name in row]
         draw.line(points, color, width=3)
         draw.text((720, 100 + 30 * place), f"{name} / {one:.3g}", color, font_size=18)

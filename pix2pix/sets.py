@@ -50,7 +50,7 @@ SETS = {
         listing=f"https://api.github.com/repos/{GROUPS_COPY}/git/trees/{GROUPS_COMMIT}?recursive=1",
         names=_names_in_tree,
         address=f"https://raw.githubusercontent.com/{GROUPS_COPY}/{GROUPS_COMMIT}/",
-        most=5080
+        most=5080                       # all, and so whatever a copy holds
     ),
     "coco": PhotoSet(
         about="COCO train2017: 7,750 photos, 1.3 GB, each with its licence: "

@@ -53,7 +53,7 @@ def run_program(program, argv, if_interrupted, if_out_of_memory):
 def progress(items, total, label):
     """Yield the `total` items.
 
-    On a terminal a line tells how many are done, and the time left; elsewhere none does.
+    On a terminal a line tells how many are done, and the time left; elsewhere nothing is printed.
     """
     # Under torchrun, the first process alone shows it.
     visible = sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
@@ -63,8 +63,8 @@ def progress(items, total, label):
         if visible:
             seconds = (time.monotonic() - start) / count * (total - count)
             left = time.strftime("%H:%M:%S", time.gmtime(seconds))
-            text = f"{label} {count}/{total}, {left} left"
-            print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
+            line = f"\r{label} {count}/{total}, {left} left\033[K"
+            print(line, end="", file=sys.stderr, flush=True)
     clear_line()
 
 

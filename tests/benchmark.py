@@ -76,7 +76,7 @@ def steps(device, bf16, layout, batch_size):
     found = {
         "batches": (lambda: list(data.batches(images, indices, batch_size, 0)), 3 * batch_size),
         "encode": (lambda: color.encode(photos), batch_size),
-        "pretrain step": (lambda: train.pretrain_step(run.G, run.opt_G, L, ab), batch_size),
+        "pretrain step": (lambda: train.pretrain_step(run.G, run.opt_G, L, ab, 100), batch_size),
         "GAN step": (lambda: train.gan_step(*both), batch_size),
         "average of G": (lambda: run.update_average(1000), batch_size),
         "evaluate": (lambda: evaluate(run.average.predict, [photos], device, False), batch_size)

@@ -196,6 +196,28 @@ def test_a_mirrored_photo_gets_the_mirrored_colours(generator):
     assert (mirrored.flip(-1) - colours).abs().max() <= 1
 
 
+def test_outputs_inside_the_album_never_replace_photos_of_it(album, work, generator, capsys):
+    """What lies in the folder of the outputs may be originals of the same names."""
+    shutil.copy(album / "a.jpg", album / "folder.jpg/a.jpg")
+    before = contents(album)
+    assert run(generator, album, album / "folder.jpg", "--overwrite") == 2
+    assert contents(album) == before
+    assert "OUTPUT lies in INPUT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["names", "config"])
+def test_a_generator_of_another_version_gets_one_clear_line(work, generator, capsys, change):
+    saved = torch.load(generator)
+    if change == "config":
+        del saved["config"]["restore"]
+    else:
+        saved["weights"]["from_below"] = saved["weights"].pop("head.bias")
+    torch.save(saved, "old.pt")
+    Image.fromarray(noise(30, 30)).save("in.png")
+    assert run("old.pt", "in.png", "out.png") == 1
+    assert capsys.readouterr().err == "error: old.pt is of another version of this program\n"
+
+
 def generator_in_runs(generator, name, data, date):
     """A copy, as if it had been trained on that set."""
     saved = torch.load(generator)

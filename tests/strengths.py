@@ -1,0 +1,74 @@
+"""Held-out figures of generators at several strengths of their colours.
+
+    python -m tests.strengths runs/mine/generator.pt
+    python -m tests.strengths runs/mine/generator.pt runs/other/generator.pt
+
+The photos are those that were held out when the first was trained: run it where its --data is. With
+a second generator, also how much it differs from it, photo by photo, with the standard error.
+"""
+import argparse
+from pathlib import Path
+
+import torch
+
+import infer
+from pix2pix import data
+from pix2pix.color import decode, encode
+from pix2pix.device import pick_device
+from pix2pix.metrics import ab_error, colorfulness, psnr
+
+STRENGTHS = (0.5, 0.75, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+
+
+@torch.inference_mode()
+def figures(G, batches, mirror):
+    """ab error, PSNR, colorfulness, and gray's ab error and the truth's colorfulness of each photo.
+
+    (5, photos) by strength; with `mirror` as infer.py does it.
+    """
+    device = next(G.parameters()).device
+    found = {strength: [] for strength in STRENGTHS}
+    for photos in batches:
+        photos = photos.to(device)
+        L, truth = encode(photos)
+        ab = G(L)
+        if mirror:
+            ab = (ab + G(L.flip(-1)).flip(-1)) / 2
+        for strength, rows in found.items():
+            rgb = decode(L, strength * ab)
+            rows.append(torch.stack((
+                ab_error(strength * ab, truth), psnr(rgb, photos), colorfulness(rgb),
+                ab_error(torch.zeros_like(truth), truth), colorfulness(photos)
+            )))
+    return {strength: torch.cat(rows, dim=1) for strength, rows in found.items()}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("generators", type=Path, nargs="+", help="one or two generator.pt")
+    parser.add_argument("--data", help="the photos, if they lie elsewhere now")
+    parser.add_argument("--plain", action="store_true", help="without the mirrored photo")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps ...")
+    args = parser.parse_args(argv)
+    device = pick_device(args.device)
+    nets = [infer.load_generator(path, device) for path in args.generators]
+    config = nets[0].config
+    images, _, _ = data.load_photos(args.data or config["data"], config["size"], config["limit"])
+    _, held_out = data.split(len(images), config["val"], config["seed"])
+    tables = [figures(G, data.batches(images, held_out, 50), not args.plain) for G in nets]
+    print(f"{len(held_out)} photos; ab error in % of gray's, colorfulness in % of the truth's, dB")
+    for strength, table in tables[0].items():
+        error, decibel, colors, gray, true_colors = table.mean(dim=1).tolist()
+        line = f"{strength:4} {100 * error / gray:6.1f} {100 * colors / true_colors:6.1f} {decibel:6.2f}"
+        if len(tables) > 1:
+            difference = table[:3] - tables[1][strength][:3]
+            scale = torch.tensor([100 / gray, 1, 100 / true_colors], device=device)
+            mean = (scale * difference.mean(dim=1)).tolist()
+            error = (scale * difference.std(dim=1) / difference.shape[1] ** 0.5).tolist()
+            pairs = zip(("error", "dB", "color"), mean, error)
+            line += ";  " + ", ".join(f"{name} {m:+.2f} +- {e:.2f}" for name, m, e in pairs)
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
