@@ -238,7 +238,7 @@ def train(argv):
     device = pick_device(args.device)
     bf16 = use_bf16(args.precision, device)
     rank, world = join_processes(device)
-    torch.manual_seed(args.seed)
+    torch.manual_seed(args.seed % 2**63)        # any integer will do
     with first_process_first(rank, world):      # the others find what it downloads and prepares
         G = Generator(pretrained=not args.no_pretrained and not saved, repairs=args.restore)
         G.encoder.requires_grad_(not args.freeze_encoder)

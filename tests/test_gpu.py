@@ -464,7 +464,7 @@ def coloured(work, monkeypatch):
         return photo
 
     seen = []
-    config = {"data": "demo", "size": 32, "epochs": 1}
+    config = {"path": "generator.pt", "data": "demo", "size": 32, "epochs": 1}
     monkeypatch.setattr(infer, "load_generator", lambda *_: SimpleNamespace(config=config))
     monkeypatch.setattr(infer, "colorize", colorize)
     return seen

@@ -324,9 +324,9 @@ def test_no_two_photos_share_an_output_not_even_on_a_disk_blind_to_case(work, ge
 
 
 def test_an_output_folder_inside_the_input_folder_is_never_read(album, generator, capsys):
-    for _ in range(2):
-        assert run(generator, album, album / "coloured", "--overwrite") == 0
-        assert summary(capsys.readouterr()) == ALL_COLOURED
+    for expected in (ALL_COLOURED, "0 coloured, 4 there already, 0 failed"):
+        assert run(generator, album, album / "coloured") == 0
+        assert summary(capsys.readouterr()) == expected
 
 
 @pytest.mark.parametrize("way", ["same", "dots", "symlink", "hardlink", "folder link"])
@@ -345,7 +345,8 @@ def test_an_input_is_never_written(work, generator, capsys, way):
     os.symlink(photo, "link.png")
     os.link(photo, "hard.png")
     os.symlink("photos", "elsewhere")
-    assert run(generator, photo, target, "--overwrite") == 2
+    # A hard link is another path: it is refused when the file itself is looked at.
+    assert run(generator, photo, target, "--overwrite") == (1 if way == "hardlink" else 2)
     assert "an input is never written" in capsys.readouterr().err
     assert photo.read_bytes() == before
 
