@@ -84,11 +84,9 @@ def parse_options(argv):
     add("--device", default="auto", help="auto (cuda, else cpu), cpu, cuda:1, mps ...")
     add("--overwrite", action="store_true", help="replace outputs, but never an input")
     args = parser.parse_args(argv)
-    source = args.input.resolve()
-    output = args.output.resolve()
-    if output == source:
+    if args.output.exists() and args.output.samefile(args.input):
         parser.error("OUTPUT is the same as INPUT, and an input is never written")
-    if args.overwrite and source in output.parents:
+    if args.overwrite and args.input.resolve() in args.output.resolve().parents:
         parser.error("OUTPUT lies in INPUT: --overwrite could replace photos there")
     if not args.input.is_dir() and args.output.suffix.lower() not in WRITABLE:
         parser.error(f"{args.input} is no folder, and {args.output} of no format that can be "

@@ -96,12 +96,12 @@ def train_epoch(run, G, D, batches, phase, epoch, steps, rank):
 
     G and D are the run's, or what the processes of torchrun share of them.
     """
+    weight = run.config["l1_weight"]
     totals = {}
     for step, photos in enumerate(batches, 1):
         photos = photos.to(run.device)
         damage_seed = (run.config["seed"], epoch, rank, step)
         L, target, lost = examples(photos, run.G.repairs, damage_seed)
-        weight = run.config["l1_weight"]
         if phase == "pretrain":
             losses = pretrain_step(G, run.opt_G, L, target, weight, lost)
         else:

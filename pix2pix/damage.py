@@ -81,7 +81,7 @@ class Dice:
         offset = self.uniform(-1, 1, number)
         straight = self.x * angle.cos() + self.y * angle.sin() + offset         # (B, number, H, W)
         to_line = straight + waves * self.uniform() * self.field(8, 64)     # below 0 on one side
-        # A line goes on for ever; a stroke is the half of it on one side of another line. (The
-        # larger of two distances is small only where both are, or where the second is below 0.)
+        # A line goes on for ever; a stroke is its part on one side of another line: where the
+        # distance to its own is small, and to the other small, too, or below 0.
         to_stroke = to_line.abs().maximum(to_line.roll(1, dims=1))              # (B, number, H, W)
         return to_stroke.amin(dim=1, keepdim=True) * (self.size[0] / 2)

@@ -38,7 +38,7 @@ def use_bf16(precision, device):
         return precision == "bf16"
     features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     native = features.get("avx512_bf16") or features.get("amx_bf16")
-    return bool(native) or _is_ampere(device)
+    return native or _is_ampere(device)
 
 
 def fast_layout(device, bf16):

@@ -15,7 +15,7 @@ class Generator(Module):
 
     One that repairs, too, puts its own L, in [0, 1], before ab: (B, 3, H, W). All float32; H and W
     are multiples of 32. `pretrained` starts the encoder from ImageNet, and raises UserError where
-    those weights cannot be had. 12.6 GFLOP (2 per multiply-add) a picture of 256x256.
+    those weights cannot be had. 12.8 GFLOP (2 per multiply-add) a picture of 256x256.
     """
 
     def __init__(self, pretrained=True, repairs=False):

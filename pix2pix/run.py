@@ -123,7 +123,7 @@ def curves(rows):
         one = full.get(name, 1)
         points = [(row["epoch"] * per_epoch, 600 - 500 * row[name] / one)
                   for row in rows if name in row]
-        draw.line(points, color)
+        draw.line(points, color, width=3)
         draw.text((720, 100 + 30 * place), f"{name} / {one:.3g}", color, font_size=18)
     return picture
 

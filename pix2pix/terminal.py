@@ -61,9 +61,8 @@ def progress(items, total, label):
     for count, item in enumerate(items, 1):
         yield item
         if visible:
-            seconds = (time.monotonic() - start) / count * (total - count)
-            left = time.strftime("%H:%M:%S", time.gmtime(seconds))
-            line = f"\r{label} {count}/{total}, {left} left\033[K"
+            left = time.gmtime((time.monotonic() - start) / count * (total - count))
+            line = f"\r{label} {count}/{total}, {time.strftime('%H:%M:%S', left)} left\033[K"
             print(line, end="", file=sys.stderr, flush=True)
     clear_line()
 

@@ -59,7 +59,8 @@ def main(argv=None):
     print(f"{len(held_out)} photos; ab error in % of gray's, colorfulness in % of the truth's, dB")
     for strength, table in tables[0].items():
         error, decibel, colors, gray, true_colors = table.mean(dim=1).tolist()
-        line = f"{strength:4} {100 * error / gray:6.1f} {100 * colors / true_colors:6.1f} {decibel:6.2f}"
+        line = f"{strength:4} {100 * error / gray:6.1f} {100 * colors / true_colors:6.1f}"
+        line += f" {decibel:6.2f}"
         if len(tables) > 1:
             difference = table[:3] - tables[1][strength][:3]
             scale = torch.tensor([100 / gray, 1, 100 / true_colors], device=device)

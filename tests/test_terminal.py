@@ -7,7 +7,7 @@ import torch
 from pix2pix import terminal
 
 
-def test_the_progress_line_tells_how_many_and_the_time_left_and_leaves_nothing_behind(capsys, monkeypatch):
+def test_the_progress_line_tells_the_time_left_and_leaves_nothing_behind(capsys, monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))

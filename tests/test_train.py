@@ -434,6 +434,12 @@ def test_a_run_has_the_precision_that_was_asked_for_and_keeps_no_cast_weights(
     assert seen == [(is_bf16, False)]
 
 
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
+def test_any_integer_is_a_seed(scenes, work, monkeypatch, seed):
+    monkeypatch.setattr(train, "fit", lambda *args: None)
+    assert train.main(["--data", str(scenes), *TINY, "--seed", seed]) == 0
+
+
 def test_the_folder_of_the_results_has_the_name_of_the_photos_folder_even_of_this_one(
     work, monkeypatch
 ):
