@@ -66,7 +66,12 @@ def split(n, val, seed):
 
 
 def steps_per_epoch(photos, batch_size, world):
-    """How many batches `batches` yields with a seed, in each of `world` processes."""
+    """How many batches `batches` yields with a seed, in each of `world` processes.
+
+    Raises UserError where there is not a photo for each.
+    """
+    if photos < world:
+        raise UserError(f"{world} processes have only {photos} photos to share: start fewer")
     return max(1, photos // (batch_size * world))
 
 
@@ -77,7 +82,7 @@ def batches(images, indices, batch_size, seed=None, rank=0, world=1):
     shuffled, mirrored at random, and whole: a last short one is dropped, but a set smaller than one
     batch is one batch. Without one they are in order and complete.
     """
-    batch_size = max(1, min(batch_size, len(indices) // world))
+    batch_size = min(batch_size, len(indices) // world)
     mirrored = torch.zeros(len(indices), dtype=torch.bool)
     if seed is not None:
         generator = seeded(seed)

@@ -36,9 +36,9 @@ def use_bf16(precision, device):
     """Whether to compute in bfloat16; auto: where the device multiplies in it natively."""
     if precision != "auto":
         return precision == "bf16"
-    features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    native = features.get("avx512_bf16") or features.get("amx_bf16")
-    return native or _is_ampere(device)
+    if device.type == "cpu":                    # one with AMX has AVX512-BF16, too
+        return torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return _is_ampere(device)
 
 
 def fast_layout(device, bf16):

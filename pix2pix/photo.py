@@ -34,8 +34,10 @@ def find_photos(folder, leave_out=None):
     """Files below `folder` that are named like photos, sorted; none below `leave_out`."""
     named = {".heic", ".heif"}          # which cannot be read, and are told so
     named |= {end for end, name in Image.registered_extensions().items() if name in READABLE}
-    photos = [path for path in folder.rglob("*") if path.suffix.lower() in named]
-    return sorted(path for path in photos if not path.is_dir() and leave_out not in path.parents)
+    return sorted(
+        path for path in folder.rglob("*")
+        if path.suffix.lower() in named and leave_out not in path.parents and not path.is_dir()
+    )
 
 
 def read_photo(path):
@@ -62,7 +64,7 @@ def write_photo(image, path, like=None):
     JPEG at quality 95 without chroma subsampling, the others lossless. Whole or not at all. Raises
     PhotoError.
     """
-    options = dict(like.info) if like is not None else {}
+    options = dict(like.info) if like else {}
     options |= WRITABLE[path.suffix.lower()]
     if options["format"] == "JPEG" and len(options.get("exif", b"")) > MOST_EXIF_IN_JPEG:
         _warn(path, "its EXIF is longer than a JPEG can hold, and left out")

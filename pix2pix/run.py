@@ -11,6 +11,7 @@ from pix2pix import files
 from pix2pix.color import decode
 from pix2pix.damage import examples
 from pix2pix.metrics import gray
+from pix2pix.terminal import UserError
 
 PARTS = ("G", "D", "average", "opt_G", "opt_D")     # of a run, with a state
 
@@ -54,9 +55,12 @@ class Run:
         move(self._averaged, self._current, None)
 
     def load(self, saved):
-        """Go on from the checkpoint `saved`."""
-        for name in PARTS:
-            getattr(self, name).load_state_dict(saved[name])
+        """Go on from the checkpoint `saved`. Raises UserError where it fits other networks."""
+        try:
+            for name in PARTS:
+                getattr(self, name).load_state_dict(saved[name])
+        except (KeyError, RuntimeError, ValueError):
+            raise UserError(f"{self.out}/checkpoint.pt is of another version of this program")
         for optimizer in (self.opt_G, self.opt_D):
             _lay_out(optimizer)
         self.rows = saved["rows"]

@@ -15,7 +15,7 @@ TIMEOUT_FILE = 300          # and for a whole file
 PAUSES = (1, 4, 16)         # seconds before each other try
 
 
-@dataclass(frozen=True)
+@dataclass
 class PhotoSet:
     """All that is known of a set: a new one is one more of these."""
 
@@ -74,7 +74,7 @@ def download(photo_set, folder):
     listing = folder / "listing.json"
     if not listing.exists():
         print(photo_set.about, flush=True)
-        names = _fetch(photo_set.listing, photo_set.names, tail=photo_set.listing_tail)
+        names = _fetch(photo_set.listing, photo_set.names, photo_set.listing_tail)
         write(listing, json.dumps(names).encode())
 
     def read(name):

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,15 @@ def tidy(tmp_path_factory):
 def tidy_each(tmp_path):
     yield
     shutil.rmtree(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def time_limit():
+    """A test that waits for ever fails: the slowest takes a tenth of these seconds."""
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("not done in 120 seconds"))
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
 
 
 @pytest.fixture

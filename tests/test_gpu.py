@@ -528,6 +528,15 @@ def test_processes_that_met_part_at_the_end(work, scenes, monkeypatch, world, ev
     assert seen == events
 
 
+def test_fewer_photos_than_processes_are_one_clear_line(work, scenes, monkeypatch, capsys):
+    """Those without a photo would end in a traceback, and the others wait for them."""
+    monkeypatch.setattr(train, "join_processes", lambda device: (1, 21))
+    monkeypatch.setattr(train, "first_process_first", lambda *_: contextlib.nullcontext())
+    assert train.main(["--data", str(scenes), *TINY]) == 1
+    error = capsys.readouterr().err
+    assert error == "error: 21 processes have only 20 photos to share: start fewer\n"
+
+
 SPY = """
 import os, sys, torch, train
 step = train.pretrain_step

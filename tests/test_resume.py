@@ -293,6 +293,14 @@ def test_a_file_that_is_no_checkpoint_gets_one_clear_line(work, photos, facts, g
         assert capsys.readouterr().err == f"{message} of one\n", what
 
 
+@pytest.mark.parametrize("change", [{"G": {}}, {"average": {}}, {"opt_D": {"param_groups": []}}])
+def test_a_checkpoint_of_another_version_gets_one_clear_line(copied, photos, capsys, change):
+    files.save(copied / "checkpoint.pt", checkpoint(copied) | change)
+    assert run(photos, "--resume") == 1
+    message = "error: out/checkpoint.pt is of another version of this program\n"
+    assert capsys.readouterr().err == message
+
+
 def test_a_checkpoint_is_refused_where_a_generator_is_expected(work, facts, capsys):
     files.save(work / "checkpoint.pt", facts)
     Image.fromarray(noise(40, 40)).save("in.png")

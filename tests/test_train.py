@@ -538,7 +538,7 @@ def test_weights_that_the_last_step_spoiled_are_not_saved(
     ]
 )
 def test_mistakes_are_one_clear_line(scenes, work, capsys, options, words):
-    code = train.main(["--data", str(scenes), *TINY, *options.split()])
+    code = train.main(["--data", str(scenes), *TINY, *ONE_EPOCH, *options.split()])
     error = capsys.readouterr().err
     assert code in (1, 2) and error.startswith("error: ")
     assert words in error and error.count("\n") == 1
