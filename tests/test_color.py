@@ -80,6 +80,15 @@ def test_out_of_gamut_colors_move_straight_towards_gray():
     assert linear.min() == at_an_edge or 1 - linear.max() == at_an_edge
 
 
+def test_autocast_rounds_no_colour():
+    """Targets and figures are made under it; bfloat16 has 8 bits."""
+    photos = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    L, ab = encode(photos)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(encode(photos)[0], L) and torch.equal(encode(photos)[1], ab)
+        assert torch.equal(decode(L, ab), photos)
+
+
 @pytest.mark.parametrize("function", [rgb_to_lab, lab_to_rgb])
 def test_gradients_are_finite_everywhere(function):
     colors = picture(list(PUBLISHED))

@@ -43,6 +43,16 @@ def test_gray_unreadable_and_duplicate_photos_are_left_out_with_a_reason(work):
     assert "that can be read" in reasons["d_text.jpg"]
 
 
+def test_a_duplicate_is_found_however_far_away_it_is(work):
+    """It would be trained on and held out."""
+    (work / "photos").mkdir()
+    for index in range(140):
+        seed = index if index < 139 else 0
+        Image.fromarray(noise(16, 16, seed=seed)).save(work / f"photos/{index:03}.png")
+    images, skipped, _ = load_photos("photos", 32)
+    assert len(images) == 139 and [name for name, _ in skipped] == ["139.png"]
+
+
 def test_photos_are_used_from_a_colorfulness_of_10_on(work):
     """That of a single colour is 0.3 times its distance from gray: here 9.9, and then 10.05."""
     (work / "photos").mkdir()
@@ -288,5 +298,5 @@ def test_demo_scenes_are_varied_deterministic_and_colorful(work):
     assert np.array_equal(scenes[3], np.asarray(demo.scene(3)))
     for index, scene in enumerate(scenes[1:]):
         assert np.abs(scene.astype(int) - scenes[index]).mean() > 5
-    images, skipped, _ = load_photos("demo", 64, limit=60)
-    assert len(images) == 60 and skipped == []
+    images, skipped, _ = load_photos("demo", 32)
+    assert len(images) == 320 and skipped == [], "none is a copy of another"

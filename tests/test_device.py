@@ -10,7 +10,8 @@ CPU = torch.device("cpu")
 
 def test_a_device_that_is_not_there_is_a_usage_error():
     assert pick_device("cpu") == CPU
-    for name in ("nonsense", "hpu", "xla"):             # PyTorch knows the last two, this build not
+    # PyTorch knows the others, this build does not.
+    for name in ("nonsense", "hpu", "xla", "xpu", "mtia"):
         with pytest.raises(UsageError, match=f"--device {name} cannot be used here: .{{10,220}}$"):
             pick_device(name)
 
@@ -33,4 +34,5 @@ def test_one_seed_gives_one_sequence_and_its_neighbours_others():
 
     seeds = [0, 1, (0, 0), (0, 1), (1, 0), (0, 1, 0), "samples", ("held out", 0)]
     assert [draw(seed) for seed in seeds] == [draw(seed) for seed in seeds]
+    seeds += [(0, epoch, 0, step) for epoch in range(40) for step in range(40)]
     assert len({draw(seed) for seed in seeds}) == len(seeds)

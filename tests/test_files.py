@@ -18,6 +18,16 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_name_may_be_as_long_as_a_disk_allows_and_be_written_twice_at_once(tmp_path):
+    path = tmp_path / ("x" * 251 + ".txt")
+    with files.whole_file(path) as first:
+        first.write(b"first")
+        with files.whole_file(path) as second:
+            second.write(b"the second")
+        assert path.read_bytes() == b"the second"
+    assert path.read_bytes() == b"first"
+
+
 def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     """Else a power cut could leave the name with nothing behind it, and the old file gone."""
     path = tmp_path / "a.txt"

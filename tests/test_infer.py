@@ -143,7 +143,7 @@ def test_size_is_that_of_the_square_that_the_network_sees(work, generator):
 def test_strength_is_how_much_of_the_colours_comes(work, generator):
     Image.fromarray(noise(90, 70)).save("in.png")
     chroma = []
-    for strength in ("0", "0.5", "1"):
+    for strength in ("0", "0.5", "1", "1.5"):
         assert run(generator, "in.png", f"{strength}.png", "--strength", strength) == 0
         before, after = read_photo("in.png"), read_photo(f"{strength}.png")
         assert (L_of(before) - L_of(after)).abs().max() < 1

@@ -1,11 +1,12 @@
 """Any photo that a person owns: read right, written whole."""
 import io
 import os
+import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin
 
 from pix2pix.photo import PhotoError, check_photo, find_photos, read_photo, shrink, write_photo
 from tests.conftest import noise
@@ -376,7 +377,7 @@ def exif_with_everything():
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".webp"])
-def test_exif_is_kept_with_its_orientation_reset_and_its_thumbnail_dropped(tmp_path, extension):
+def test_exif_is_kept_with_its_orientation_reset(tmp_path, extension):
     data = exif_with_everything().tobytes()
     Image.fromarray(RGB).save(tmp_path / "in.jpg", exif=data)
     photo = read_photo(tmp_path / "in.jpg")
@@ -385,8 +386,27 @@ def test_exif_is_kept_with_its_orientation_reset_and_its_thumbnail_dropped(tmp_p
     exif = Image.open(out).getexif()
     assert exif[0x010E] == "Grandmother, 1931"
     assert exif.get_ifd(0x8769)[0x9003] == "1931:05:01 12:00:00"
-    assert exif.get_ifd(0x8825)[1] == "N" and exif.get(0x0112, 1) == 1 and not exif.get_ifd(1)
+    assert exif.get_ifd(0x8825)[1] == "N" and exif.get(0x0112, 1) == 1
     assert Image.open(out).size == photo.size == (47, 61)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_thumbnail_is_dropped_which_would_still_be_gray(tmp_path, orientation):
+    thumbnail = b"\xff\xd8 a small gray picture \xff\xd9"
+    exif = b"Exif\0\0MM\0*" + struct.pack(
+        ">L" "H" "HHLHH" "L" "H" "HHLL" "HHLL" "L",
+        8,                                              # where the first directory is
+        1, 0x0112, 3, 1, orientation, 0,
+        26,                                             # where the second is, the thumbnail's
+        2, 0x0201, 4, 1, 56, 0x0202, 4, 1, len(thumbnail),
+        0                                               # there is no other
+    ) + thumbnail
+    Image.fromarray(RGB).save(tmp_path / "in.jpg", exif=exif)
+    assert thumbnail in (tmp_path / "in.jpg").read_bytes()
+    assert Image.open(tmp_path / "in.jpg").getexif().get_ifd(ExifTags.IFD.IFD1)
+    photo = read_photo(tmp_path / "in.jpg")
+    write_photo(photo, tmp_path / "out.jpg", like=photo)
+    assert photo.info["exif"] and thumbnail not in (tmp_path / "out.jpg").read_bytes()
 
 
 @pytest.mark.parametrize("length, fits", [(65532, True), (65534, False)])

@@ -92,6 +92,21 @@ def test_Ds_step_moves_D_alone_and_Gs_step_moves_G_alone(nets):
     assert len(moved(G, before_G)) == len(before_G) and not moved(D, before_D)
 
 
+@pytest.mark.parametrize("phase", ["L1", "GAN"])
+def test_the_gradients_of_a_step_are_of_that_step_alone(nets, phase):
+    G, D, _, _, L, ab = nets
+    nets_that_learn = (G, D) if phase == "GAN" else (G,)
+    found = []
+    for _ in range(2):
+        if phase == "GAN":
+            train.gan_step(G, D, Frozen(G), Frozen(D), L, ab, 100)
+        else:
+            train.pretrain_step(G, Frozen(G), L, ab, 100)
+        found.append([w.grad.clone() for net in nets_that_learn for w in net.parameters()])
+    for first, second in zip(*found, strict=True):
+        assert torch.allclose(first, second, rtol=1e-2, atol=1e-5)
+
+
 def test_G_gets_an_adversarial_gradient(nets):
     """With no weight on L1 all that moves G comes through D: the reference's GAN fails here."""
     G, D, opt_G, _, L, ab = nets
