@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pix2pix import demo
 from pix2pix.color import encode
-from pix2pix.damage import damage
+from pix2pix.damage import Dice, damage
 from pix2pix.photo import shrink
 
 
@@ -90,6 +90,14 @@ def test_grain_is_what_a_flat_picture_gets_from_pixel_to_pixel():
     flat, lost = damage(torch.full((256, 1, 64, 64), 0.5), 14)
     grain = torch.where(lost, torch.nan, flat).diff(dim=3).nanquantile(0.84) / 2**0.5
     assert 0.003 < grain < 0.02
+
+
+def test_distances_to_strokes_are_in_pixels():
+    """One step away from a straight stroke is one pixel more."""
+    distance = Dice(torch.rand(8, 1, 64, 64), 14).distance_to_strokes(1, 0)
+    down = distance[:, :, 1:, 1:] - distance[:, :, :-1, 1:]
+    right = distance[:, :, 1:, 1:] - distance[:, :, 1:, :-1]
+    assert torch.hypot(down, right).median() == pytest.approx(1, abs=0.05)
 
 
 def test_spots_and_strokes_come_everywhere():

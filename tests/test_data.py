@@ -296,6 +296,10 @@ def test_demo_scenes_are_varied_deterministic_and_colorful(work):
     scenes = [np.asarray(demo.scene(index)) for index in range(12)]
     assert all(scene.shape == (256, 256, 3) for scene in scenes)
     assert np.array_equal(scenes[3], np.asarray(demo.scene(3)))
+    for scene in scenes:
+        sky = np.median(scene[0], axis=0)
+        meadow = np.median(scene[-1], axis=0)
+        assert sky.argmax() == 2 and meadow.argmax() == 1, "blue above, green below"
     for index, scene in enumerate(scenes[1:]):
         assert np.abs(scene.astype(int) - scenes[index]).mean() > 5
     images, skipped, _ = load_photos("demo", 32)

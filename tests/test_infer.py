@@ -16,7 +16,7 @@ import infer
 from pix2pix.color import decode, encode
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
-from tests.conftest import noise, script
+from tests.conftest import ROOT, noise, script
 
 CPU = torch.device("cpu")
 
@@ -245,6 +245,12 @@ def test_the_newest_generator_that_was_not_trained_on_demo_is_the_default(
         generator_in_runs(generator, name, "family", date)
     assert infer.main(["in.png", "out.png", "--overwrite"]) == 0
     assert used(capsys.readouterr()) == "runs/new/generator.pt"
+
+
+def test_the_generator_that_comes_with_the_project_is_found_from_any_folder(work, capsys):
+    Image.fromarray(noise(50, 40)).save("in.png")
+    assert infer.main(["in.png", "out.png"]) == 0
+    assert used(capsys.readouterr()) == str(ROOT / "pix2pix/generator.pt")
 
 
 def test_a_generator_that_cannot_be_read_is_passed_over_with_a_warning(work, generator, capsys):
