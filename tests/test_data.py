@@ -9,7 +9,7 @@ import numpy as np
 import PIL
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 from pix2pix import data, demo, metrics, photo
 from pix2pix.data import batches, load_photos, split
@@ -300,6 +300,9 @@ def test_demo_scenes_are_varied_deterministic_and_colorful(work):
         sky = np.median(scene[0], axis=0)
         meadow = np.median(scene[-1], axis=0)
         assert sky.argmax() == 2 and meadow.argmax() == 1, "blue above, green below"
+        in_the_sun = (scene == ImageColor.getrgb("#fd4")).all(axis=2)
+        rows = in_the_sun.any(axis=1).nonzero()[0]
+        assert len(rows) and rows.max() < 128, "and the sun in the sky"
     for index, scene in enumerate(scenes[1:]):
         assert np.abs(scene.astype(int) - scenes[index]).mean() > 5
     images, skipped, _ = load_photos("demo", 32)
