@@ -23,16 +23,17 @@ LEAST_COLORFUL = 10         # as in the reference: what is less colorful teaches
 JUDGED_AT = 256             # pixels; the same photos are left out at every size
 
 
-def load_photos(source, size, limit=None):
+def load_photos(source, size, limit=None, leave_out=Path("runs")):
     """All usable photos of a folder, or of the set "groups", "coco" or "demo", as squares.
 
     Returns images, uint8 (N, 3, size, size), mapped from a cache file that is made on first use;
     skipped, a list of [name, reason]; and identity, a digest of the pixels. Left out are photos
-    that cannot be had or read, those with a colorfulness under 10 at 256 pixels, and exact
-    duplicates. `limit` takes only the first so many, and fetches and reads no more than these need.
-    Raises UserError where there is no such set, or no usable photo in it.
+    that cannot be had or read, those with a colorfulness under 10 at 256 pixels, exact duplicates,
+    and what is in the folder `leave_out`, the results. `limit` takes only the first so many, and
+    fetches and reads no more than these need. Raises UserError where there is no such set, or no
+    usable photo in it.
     """
-    names, read, most = _list(source)
+    names, read, most = _list(source, leave_out)
     limit = min(limit or most, most, len(names))
     # All that decides the pixels: the photos, and the code that reads them.
     modules = (__file__, demo.__file__, metrics.__file__, photo.__file__)
@@ -98,21 +99,21 @@ def batches(images, indices, batch_size, seed=None, rank=0, world=1):
         yield torch.where(flip, batch.flip(-1), batch)
 
 
-def _list(source):
+def _list(source, leave_out):
     """Names of photos in the order of their use, how to read one, and how many to use at most.
 
     Names of files are the keys to what tells that a file has changed.
     """
-    folder = Path(source)
-    if source in sets.SETS and not folder.is_dir():
-        return sets.download(sets.SETS[source], Path("data", source))
+    folder = Path(source).resolve()
     if folder.is_dir():
         stamps = {}
-        for path in photo.find_photos(folder):
+        for path in photo.find_photos(folder, leave_out.resolve()):
             if path.exists():                       # not a link to nowhere
                 stat = path.stat()
                 stamps[path.relative_to(folder).as_posix()] = (stat.st_size, stat.st_mtime_ns)
         return stamps, lambda name: photo.read_photo(folder / name), len(stamps)
+    if source in sets.SETS:
+        return sets.download(sets.SETS[source], Path("data", source))
     if source == "demo":
         return list(range(demo.COUNT)), demo.scene, demo.COUNT
     raise UserError(f"--data {source}: no such folder, and no set of that name")
@@ -120,25 +121,23 @@ def _list(source):
 
 def _make_cache(pixels, index, source, names, read, size, limit):
     """Write the pixels of the first `limit` usable photos, then the index: now they are valid."""
-    skipped = []
-    digests = []
+    kept = {}                   # digest of the pixels -> name
+    skipped = []                # (name, reason)
     with whole_file(pixels) as file:
-        usable = _usable(names, read, size, limit, skipped)
-        for digest, data in progress(usable, limit, f"{source}: photo"):
-            digests.append(digest)
+        usable = _usable(names, read, size, limit, kept, skipped)
+        for data in progress(usable, limit, f"{source}: photo"):
             file.write(data)
-        if not digests:
+        if not kept:
             raise UserError(f"{source} has no photo that can be used of {len(names)} {skipped[:1]}")
-    identity = hashlib.sha256(b"".join(digests)).hexdigest()
-    write(index, json.dumps([len(digests), skipped, identity]).encode())
+    identity = hashlib.sha256(b"".join(kept)).hexdigest()
+    write(index, json.dumps([len(kept), skipped, identity]).encode())
 
 
-def _usable(names, read, size, limit, skipped):
-    """Yield digest and pixels of the first `limit` usable photos; the others go into `skipped`.
+def _usable(names, read, size, limit, kept, skipped):
+    """Yield the pixels of the first `limit` usable photos, and note all in `kept` or `skipped`.
 
     They are read in parallel, few in memory at once, none in vain.
     """
-    kept = {}                   # digest -> name
     waiting = iter(names)
     with ThreadPoolExecutor() as pool:
         while part := list(islice(waiting, min(64, limit - len(kept)))):
@@ -151,7 +150,7 @@ def _usable(names, read, size, limit, skipped):
                     skipped.append((name, reason))
                 else:
                     kept[digest] = name
-                    yield digest, data
+                    yield data
 
 
 def _pixels(name, read, size):

@@ -26,7 +26,7 @@ def pick_device(name):
         torch.ones(1, device=device).add(1)         # a card that is too old fails at a kernel
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
-        raise UsageError(f"--device {name} cannot be used here: {reason}") from error
+        raise UsageError(f"--device {name} cannot be used here: {reason}")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device

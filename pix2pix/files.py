@@ -49,8 +49,8 @@ def load_saved(path, kind):
     refusal = UserError(f"{path} is not a {kind} that train.py wrote, or not the whole of one")
     try:
         saved = torch.load(content, map_location="cpu", weights_only=True)
-    except Exception as error:          # a web page, a cut file, another program's: no end of types
-        raise refusal from error
+    except Exception:                   # a web page, a cut file, another program's: no end of types
+        raise refusal
     if not isinstance(saved, dict) or saved.get("kind") != kind:
         raise refusal
     return saved

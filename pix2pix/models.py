@@ -151,6 +151,6 @@ def _resnet18(pretrained):
         raise UserError(
             f"the ImageNet weights of ResNet18 cannot be had ({error}): download {weights.url} "
             f"into {torch.hub.get_dir()}/checkpoints, or train with --no-pretrained"
-        ) from error
+        )
     del net.avgpool, net.fc
     return net

@@ -31,13 +31,16 @@ class PhotoError(UserError):
 
 
 def find_photos(folder, leave_out=None):
-    """Files below `folder` that are named like photos, sorted; none below `leave_out`."""
+    """Files below `folder` that are named like photos, sorted.
+
+    If the folder `leave_out` lies in it, none of that. Both are resolved paths.
+    """
     named = {".heic", ".heif"}          # which cannot be read, and are told so
     named |= {end for end, name in Image.registered_extensions().items() if name in READABLE}
-    return sorted(
-        path for path in folder.rglob("*")
-        if path.suffix.lower() in named and leave_out not in path.parents and not path.is_dir()
-    )
+    photos = folder.rglob("*")
+    if leave_out and folder in leave_out.parents:
+        photos = [path for path in photos if leave_out not in path.parents]
+    return sorted(path for path in photos if path.suffix.lower() in named and not path.is_dir())
 
 
 def read_photo(path):
@@ -73,7 +76,7 @@ def write_photo(image, path, like=None):
         with whole_file(path) as file:
             image.save(file, **options)
     except Exception as error:          # a full disk, a side too long for the format
-        raise PhotoError(f"{path}: cannot be written: {error}") from error
+        raise PhotoError(f"{path}: cannot be written: {error}")
 
 
 def shrink(photo, size):
@@ -86,12 +89,12 @@ def _read(file, name):
         with Image.open(file, formats=READABLE) as image:
             image.load()
             return _upright_srgb(image, name)
-    except UnidentifiedImageError as error:
+    except UnidentifiedImageError:
         formats = " ".join(READABLE)
-        raise PhotoError(f"{name}: none of the formats that can be read: {formats}") from error
+        raise PhotoError(f"{name}: none of the formats that can be read: {formats}")
     except Exception as error:          # damaged files raise nearly anything in Pillow
         reason = str(error).strip() or type(error).__name__
-        raise PhotoError(f"{name}: {reason}") from error
+        raise PhotoError(f"{name}: {reason}")
 
 
 def _upright_srgb(image, name):

@@ -95,12 +95,12 @@ def _fetch(url, use, tail=None):
             return use(_get(url, tail))
         except Exception as error:      # of the network, the server, or of what has come
             if getattr(error, "code", None) in (404, 410):
-                raise PhotoError(f"{url}: {error}") from error
+                raise PhotoError(f"{url}: {error}")
             if pause is None:
                 raise UserError(
                     f"{url}: {error}; try again (what came stays), or get them by hand "
                     "and name their folder"
-                ) from error
+                )
         time.sleep(pause)
 
 

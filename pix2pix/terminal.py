@@ -62,8 +62,8 @@ def progress(items, total, label):
         yield item
         if visible:
             left = time.gmtime((time.monotonic() - start) / count * (total - count))
-            line = f"\r{label} {count}/{total}, {time.strftime('%H:%M:%S', left)} left\033[K"
-            print(line, end="", file=sys.stderr, flush=True)
+            print(f"\r{label} {count}/{total}, {time.strftime('%H:%M:%S', left)} left\033[K",
+                  end="", file=sys.stderr, flush=True)
     clear_line()
 
 

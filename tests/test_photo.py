@@ -555,3 +555,4 @@ def test_find_photos_leaves_other_files_and_the_output_folder_alone(tmp_path):
         (tmp_path / name).write_bytes(b"")
     found = find_photos(tmp_path, leave_out=tmp_path / "out")
     assert [path.relative_to(tmp_path).as_posix() for path in found] == photos
+    assert len(find_photos(tmp_path / "a", leave_out=tmp_path)) == 3, "which does not lie in it"
