@@ -243,7 +243,7 @@ def train(argv):
         G = Generator(pretrained=not args.no_pretrained and not saved, repairs=args.restore)
         G.encoder.requires_grad_(not args.freeze_encoder)
         D = Discriminator(target_channels=3 if args.restore else 2)
-        images, skipped, identity = data.load_photos(args.data, args.size, args.limit, out)
+        images, skipped, identity = data.load_photos(args.data, args.size, args.limit)
     if saved and saved["identity"] != identity:
         raise UserError(f"{args.data} has changed since: begin another --out")
     # From the seed and the number of photos, before any batch: no photo, of which there are no

@@ -23,17 +23,17 @@ LEAST_COLORFUL = 10         # as in the reference: what is less colorful teaches
 JUDGED_AT = 256             # pixels; the same photos are left out at every size
 
 
-def load_photos(source, size, limit=None, leave_out=Path("runs")):
+def load_photos(source, size, limit=None):
     """All usable photos of a folder, or of the set "groups", "coco" or "demo", as squares.
 
     Returns images, uint8 (N, 3, size, size), mapped from a cache file that is made on first use;
     skipped, a list of [name, reason]; and identity, a digest of the pixels. Left out are photos
     that cannot be had or read, those with a colorfulness under 10 at 256 pixels, exact duplicates,
-    and what is in the folder `leave_out`, the results. `limit` takes only the first so many, and
-    fetches and reads no more than these need. Raises UserError where there is no such set, or no
-    usable photo in it.
+    and pictures in runs/, where results are. `limit` takes only the first so many, and fetches and
+    reads no more than these need. Raises UserError where there is no such set, or no usable photo
+    in it.
     """
-    names, read, most = _list(source, leave_out)
+    names, read, most = _list(source)
     limit = min(limit or most, most, len(names))
     # All that decides the pixels: the photos, and the code that reads them.
     modules = (__file__, demo.__file__, metrics.__file__, photo.__file__)
@@ -99,7 +99,7 @@ def batches(images, indices, batch_size, seed=None, rank=0, world=1):
         yield torch.where(flip, batch.flip(-1), batch)
 
 
-def _list(source, leave_out):
+def _list(source):
     """Names of photos in the order of their use, how to read one, and how many to use at most.
 
     Names of files are the keys to what tells that a file has changed.
@@ -107,7 +107,7 @@ def _list(source, leave_out):
     folder = Path(source).resolve()
     if folder.is_dir():
         stamps = {}
-        for path in photo.find_photos(folder, leave_out.resolve()):
+        for path in photo.find_photos(folder, Path("runs").resolve()):
             if path.exists():                       # not a link to nowhere
                 stat = path.stat()
                 stamps[path.relative_to(folder).as_posix()] = (stat.st_size, stat.st_mtime_ns)

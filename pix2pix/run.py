@@ -59,6 +59,8 @@ class Run:
         try:
             for name in PARTS:
                 getattr(self, name).load_state_dict(saved[name])
+        except torch.OutOfMemoryError:
+            raise
         except (KeyError, RuntimeError, ValueError):
             raise UserError(f"{self.out}/checkpoint.pt is of another version of this program")
         for optimizer in (self.opt_G, self.opt_D):

@@ -53,6 +53,17 @@ def test_a_duplicate_is_found_however_far_away_it_is(work):
     assert len(images) == 139 and [name for name, _ in skipped] == ["139.png"]
 
 
+def test_results_among_the_photos_do_not_join_them(work):
+    """Else a run on --data . could not be resumed: its photos would have changed."""
+    for name in ("0.png", "sub/1.png", "runs/this/samples/001.png", "runs/other/curves.png"):
+        path = work / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(16, 16, seed=len(name))).save(path)
+    for source in (".", str(work), "sub/.."):
+        assert len(load_photos(source, 32)[0]) == 2
+    assert len(load_photos("runs/other", 32)[0]) == 1, "unless they are asked for"
+
+
 def test_photos_are_used_from_a_colorfulness_of_10_on(work):
     """That of a single colour is 0.3 times its distance from gray: here 9.9, and then 10.05."""
     (work / "photos").mkdir()

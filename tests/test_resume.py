@@ -293,12 +293,26 @@ def test_a_file_that_is_no_checkpoint_gets_one_clear_line(work, photos, facts, g
         assert capsys.readouterr().err == f"{message} of one\n", what
 
 
-@pytest.mark.parametrize("change", [{"G": {}}, {"average": {}}, {"opt_D": {"param_groups": []}}])
-def test_a_checkpoint_of_another_version_gets_one_clear_line(copied, photos, capsys, change):
-    files.save(copied / "checkpoint.pt", checkpoint(copied) | change)
+@pytest.mark.parametrize("change", [{"G": {}}, {"opt_G": {}}, {"opt_D": {"param_groups": []}}])
+def test_a_checkpoint_of_another_version_gets_one_clear_line(
+    copied, photos, capsys, monkeypatch, change
+):
+    changed = checkpoint(copied) | change
+    monkeypatch.setattr(files, "load_saved", lambda *_: changed)
     assert run(photos, "--resume") == 1
     message = "error: out/checkpoint.pt is of another version of this program\n"
     assert capsys.readouterr().err == message
+
+
+def test_a_gpu_that_is_full_does_not_make_a_checkpoint_one_of_another_version(
+    copied, photos, capsys, monkeypatch
+):
+    def fill(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(torch.optim.Adam, "load_state_dict", fill)
+    assert run(photos, "--resume") == 1
+    assert capsys.readouterr().err == "error: out of memory: try a smaller --batch-size\n"
 
 
 def test_a_checkpoint_is_refused_where_a_generator_is_expected(work, facts, capsys):

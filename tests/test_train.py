@@ -568,19 +568,6 @@ def test_a_run_deletes_nothing_of_anybody_else(scenes, work, saved):
         assert (work / name).read_text() == "mine"
 
 
-@pytest.mark.parametrize("out", ["runs/album", "mine", "../album/mine"])
-def test_results_among_the_photos_do_not_join_them(work, monkeypatch, saved, out):
-    """Else a run could not be resumed: its photos would have changed."""
-    (work / "album").mkdir()
-    monkeypatch.chdir("album")
-    for index in range(5):
-        demo.scene(index).save(f"{index}.jpg")
-    options = ["--data", ".", *TINY, *ONE_EPOCH, "--val", "1", "--out", out]
-    assert train.main(options) == 0
-    torch.save(saved["checkpoint.pt"], Path(out, "checkpoint.pt"))
-    assert train.main([*options, "--resume"]) == 0
-
-
 def test_names_in_any_encoding_are_listed(work, saved):
     (work / "photos").mkdir()
     for index in range(5):
