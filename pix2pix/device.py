@@ -23,7 +23,7 @@ def pick_device(name):
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
         device = torch.device(name)
-        torch.ones(1, device=device).add(1)         # a card that is too old fails at a kernel
+        torch.ones(1, device=device).add(1).item()      # a card that is too old fails at a kernel
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise UsageError(f"--device {name} cannot be used here: {reason}")

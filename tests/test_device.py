@@ -10,8 +10,8 @@ CPU = torch.device("cpu")
 
 def test_a_device_that_is_not_there_is_a_usage_error():
     assert pick_device("cpu") == CPU
-    # All but the first are PyTorch's, but not this build's.
-    for name in ("nonsense", "hpu", "xla", "mtia"):
+    # All but the first are PyTorch's, but not this build's; the last one computes nothing.
+    for name in ("nonsense", "hpu", "xla", "mtia", "meta"):
         with pytest.raises(UsageError, match=f"--device {name} cannot be used here: .{{10,220}}$"):
             pick_device(name)
 
