@@ -118,7 +118,7 @@ def plan_folder(folder, out):
     """
     folder = folder.resolve()
     out = out.resolve()
-    sources = find_photos(folder, leave_out=out)
+    sources = find_photos(folder, out)
     targets = {}                                    # by what such a disk sees
     for source in sources:
         target = out / source.relative_to(folder)

@@ -107,6 +107,7 @@ def _list(source):
     folder = Path(source).resolve()
     if folder.is_dir():
         stamps = {}
+        # Results, if they lie among the photos, would change the set.
         for path in photo.find_photos(folder, Path("runs").resolve()):
             if path.exists():                       # not a link to nowhere
                 stat = path.stat()

@@ -36,8 +36,9 @@ def use_bf16(precision, device):
     """Whether to compute in bfloat16; auto: where the device multiplies in it natively."""
     if precision != "auto":
         return precision == "bf16"
-    if device.type == "cpu":                    # one with AMX has AVX512-BF16, too
-        return torch.cpu.get_capabilities().get("avx512_bf16", False)
+    if device.type == "cpu":
+        features = torch.cpu.get_capabilities()
+        return features.get("avx512_bf16") or features.get("amx_bf16", False)
     return _is_ampere(device)
 
 

@@ -18,13 +18,18 @@ def test_a_device_that_is_not_there_is_a_usage_error():
 
 @pytest.mark.parametrize(
     "features, expected",
-    [({}, False), ({"avx512_bf16": False}, False), ({"avx512_bf16": True}, True)]
+    [
+        ({}, False),
+        ({"avx512_bf16": False}, False),
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True)
+    ]
 )
 def test_automatic_precision_is_bfloat16_only_where_the_processor_has_it(
     monkeypatch, features, expected
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
-    assert use_bf16("auto", CPU) == expected
+    assert use_bf16("auto", CPU) is expected
     assert use_bf16("bf16", CPU) and not use_bf16("fp32", CPU)
 
 
