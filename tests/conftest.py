@@ -1,26 +1,21 @@
-"""Pictures that the tests make for themselves, and a fresh working folder."""
+"""Fixtures of several test modules, and what pytest does around every test."""
 import faulthandler
-import json
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
-# Before torch is imported: a thread that waits for the others sleeps soon. Where other programs use
-# the cores, too, training would else take ten times as long.
+# Before torch is imported: a thread that waits for the others goes to sleep soon. Otherwise,
+# training takes ten times as long where other programs use the cores, too.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from torchvision.models import ResNet18_Weights
 
-from pix2pix import demo
+pytest.register_assert_rewrite("tests.helpers")
+
+from pix2pix import demo, files
 from pix2pix.models import Generator
-
-ROOT = Path(__file__).parent.parent
-TINY = "--no-pretrained --size 32 --val 4 --batch-size 4 --precision fp32 --device cpu".split()
+from tests.helpers import watch
 
 
 def pytest_configure(config):
@@ -44,20 +39,29 @@ def tidy_each(tmp_path):
 
 @pytest.fixture(autouse=True)
 def time_limit(pytestconfig):
-    """What waits for ever ends the suite, and tells where. Each test starts the clock again."""
+    """A test that waits forever ends the suite and shows where. Each test restarts the clock."""
     faulthandler.dump_traceback_later(360, exit=True, file=pytestconfig.terminal)
 
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    """An empty folder, and we are in it."""
+    """An empty folder, which is the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
+@pytest.fixture
+def one_thread():
+    """For small networks: on a busy machine, two threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory):
-    """A folder of 24 colour photos in JPEG and PNG, some in subfolders."""
+    """A folder of 24 color photos in JPEG and PNG, some of them in a subfolder."""
     folder = tmp_path_factory.mktemp("scenes")
     (folder / "sub").mkdir()
     for index in range(24):
@@ -68,7 +72,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def generator(tmp_path_factory):
-    """A generator file as train.py writes it; its weights are random, its colours strong."""
+    """A generator file as train.py writes it, with random weights and strong colors."""
     torch.manual_seed(0)
     G = Generator(pretrained=False)
     torch.nn.init.normal_(G.head.weight, std=2)
@@ -78,24 +82,23 @@ def generator(tmp_path_factory):
     return path
 
 
-def noise(width, height, channels=3, seed=0, top=256, dtype=np.uint8):
-    """Smooth random pixels: (height, width, channels), or (height, width) for one channel."""
-    rng = np.random.default_rng(seed)
-    shape = (max(1, height // 8), max(1, width // 8), channels)
-    coarse = rng.integers(0, 256, shape, dtype=np.uint8)
-    layers = []
-    for channel in range(channels):
-        layer = Image.fromarray(coarse[..., channel])
-        layers.append(np.asarray(layer.resize((width, height), Image.Resampling.BILINEAR)))
-    pixels = np.stack(layers, axis=-1).astype(np.float64) / 255 * (top - 1)
-    return (pixels if channels > 1 else pixels[..., 0]).astype(dtype)
+@pytest.fixture
+def saved(monkeypatch):
+    """The contents of the two large files by name, instead of the files: writing them is slow."""
+    contents = {}
+
+    def keep(path, content):
+        contents[path.name] = content
+
+    watch(monkeypatch, files, "save", instead=keep)
+    return contents
 
 
-def read_log(out):
-    return [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
-
-
-def script(name, *args, cwd, **options):
-    """Run train.py or infer.py as a person would."""
-    command = [sys.executable, str(ROOT / name), *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, **options)
+@pytest.fixture
+def weights_file(tmp_path, monkeypatch):
+    """Where the file of the ImageNet weights is looked for; a test may write it."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    name = ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+    path = tmp_path / "hub/checkpoints" / name
+    path.parent.mkdir(parents=True)
+    return path

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 SOURCES = [ROOT / "train.py", ROOT / "infer.py", *sorted((ROOT / "pix2pix").glob("*.py"))]
 

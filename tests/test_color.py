@@ -4,7 +4,7 @@ import torch
 
 from pix2pix.color import decode, encode, lab_to_rgb, rgb_to_lab
 
-PUBLISHED = {  # sRGB -> CIE Lab, D65, 2 degrees
+PUBLISHED = {               # sRGB -> CIE Lab, D65, 2 degrees
     (1, 0, 0): (53.2406, 80.0923, 67.2028),
     (0, 1, 0): (87.7351, -86.1830, 83.1797),
     (0, 0, 1): (32.2957, 79.1856, -107.8573),
@@ -21,12 +21,12 @@ def picture(colors, dtype=torch.float32):
     return torch.as_tensor(colors).to(dtype).T[None, :, None]
 
 
-def test_published_lab_values():
+def test_encoding_gives_the_published_lab_values():
     lab = rgb_to_lab(picture(list(PUBLISHED)))
     assert (lab - picture(list(PUBLISHED.values()))).abs().max() < 0.02
 
 
-def test_published_lab_values_decode_to_their_colors():
+def test_the_published_lab_values_decode_to_their_colors():
     rgb = lab_to_rgb(picture(list(PUBLISHED.values())))
     assert (rgb - picture(list(PUBLISHED))).abs().max() < 0.002
 
@@ -80,7 +80,7 @@ def test_out_of_gamut_colors_move_straight_towards_gray():
     assert linear.min() == at_an_edge or 1 - linear.max() == at_an_edge
 
 
-def test_autocast_rounds_no_colour():
+def test_autocast_rounds_no_color():
     """Targets and figures are made under it; bfloat16 has 8 bits."""
     photos = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     L, ab = encode(photos)

@@ -1,8 +1,6 @@
 """From photos on disk to batches: what is kept, what is left out, what is never mixed up."""
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +11,10 @@ from PIL import Image, ImageColor
 
 from pix2pix import data, demo, metrics, photo
 from pix2pix.data import batches, load_photos, split
+from pix2pix.device import seeded
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
-from tests.conftest import ROOT, noise
+from tests.helpers import PROGRAMS, Waits, at_call, raising, run_python, save_noise, watch
 
 
 def test_a_folder_is_read_recursively_in_sorted_order(work, scenes):
@@ -28,11 +27,10 @@ def test_a_folder_is_read_recursively_in_sorted_order(work, scenes):
 
 def test_gray_unreadable_and_duplicate_photos_are_left_out_with_a_reason(work):
     folder = work / "photos"
-    folder.mkdir()
     for index in range(3):
-        Image.fromarray(noise(80, 60, seed=index)).save(folder / f"a{index}.png")
+        save_noise(folder / f"a{index}.png", 80, 60, seed=index)
     shutil.copy(folder / "a0.png", folder / "b_copy.png")
-    Image.fromarray(noise(80, 60, channels=1)).save(folder / "c_gray.png")
+    save_noise(folder / "c_gray.png", 80, 60, channels=1)
     (folder / "d_text.jpg").write_text("no picture")
     (folder / "notes.txt").write_text("not a picture by name: not even tried")
     images, skipped, _ = load_photos(str(folder), 32)
@@ -44,28 +42,24 @@ def test_gray_unreadable_and_duplicate_photos_are_left_out_with_a_reason(work):
 
 
 def test_a_duplicate_is_found_however_far_away_it_is(work):
-    """It would be trained on and held out."""
-    (work / "photos").mkdir()
+    """Otherwise it could be trained on and held out."""
     for index in range(140):
-        seed = index if index < 139 else 0
-        Image.fromarray(noise(16, 16, seed=seed)).save(work / f"photos/{index:03}.png")
+        save_noise(f"photos/{index:03}.png", 16, 16, seed=index % 139)
     images, skipped, _ = load_photos("photos", 32)
     assert len(images) == 139 and [name for name, _ in skipped] == ["139.png"]
 
 
 def test_results_among_the_photos_do_not_join_them(work):
-    """Else a run on --data . could not be resumed: its photos would have changed."""
+    """Otherwise a run on --data . could not be resumed: its photos would have changed."""
     for name in ("0.png", "sub/1.png", "runs/this/samples/001.png", "runs/other/curves.png"):
-        path = work / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(noise(16, 16, seed=len(name))).save(path)
+        save_noise(name, 16, 16, seed=len(name))
     for source in (".", str(work), "sub/.."):
         assert len(load_photos(source, 32)[0]) == 2
     assert len(load_photos("runs/other", 32)[0]) == 1, "unless they are asked for"
 
 
 def test_photos_are_used_from_a_colorfulness_of_10_on(work):
-    """That of a single colour is 0.3 times its distance from gray: here 9.9, and then 10.05."""
+    """That of a single color is 0.3 times its distance from gray: here 9.9, and then 10.05."""
     (work / "photos").mkdir()
     Image.new("RGB", (40, 30), (133, 133, 100)).save(work / "photos/below.png")
     Image.new("RGB", (40, 30), (134, 133, 100)).save(work / "photos/above.png")
@@ -74,7 +68,7 @@ def test_photos_are_used_from_a_colorfulness_of_10_on(work):
 
 
 @pytest.mark.parametrize("size", [32, 256, 512])
-def test_colours_are_judged_at_256_pixels_whatever_the_size(work, size):
+def test_colors_are_judged_at_256_pixels_whatever_the_size(work, size):
     """Red and green checks of one pixel, which average out in any smaller picture."""
     (work / "photos").mkdir()
     for side in (256, 512):
@@ -86,8 +80,7 @@ def test_colours_are_judged_at_256_pixels_whatever_the_size(work, size):
 
 
 def test_a_broken_link_does_not_cost_the_rest(work):
-    (work / "photos").mkdir()
-    Image.fromarray(noise(40, 30)).save(work / "photos/a.png")
+    save_noise("photos/a.png")
     (work / "photos/b.png").symlink_to("nowhere")
     (work / "photos/c.png").symlink_to("c.png")
     assert len(load_photos("photos", 32)[0]) == 1
@@ -104,7 +97,7 @@ def test_a_changed_folder_never_meets_an_old_cache(work, scenes):
     folder = work / "photos"
     shutil.copytree(scenes, folder)
     _, _, identity = load_photos(str(folder), 32)
-    Image.fromarray(noise(72, 60)).save(folder / "01.jpg")
+    save_noise(folder / "01.jpg", 72, 60)
     _, _, changed = load_photos(str(folder), 32)
     (folder / "02.jpg").unlink()
     images, _, fewer = load_photos(str(folder), 32)
@@ -112,10 +105,9 @@ def test_a_changed_folder_never_meets_an_old_cache(work, scenes):
 
 
 def test_a_photo_overwritten_by_one_of_as_many_bytes_or_the_same_date_is_read_anew(work):
-    (work / "photos").mkdir()
     identities = []
     for seed, height, date in ((0, 30, 1000), (1, 30, 2000), (2, 31, 2000)):
-        Image.fromarray(noise(40, height, seed=seed)).save("photos/a.bmp")
+        save_noise("photos/a.bmp", 40, height, seed=seed)
         os.utime("photos/a.bmp", (date, date))
         identities.append(load_photos("photos", 32)[2])
     assert len(set(identities)) == 3
@@ -137,15 +129,15 @@ def test_another_pillow_makes_the_cache_again(work, scenes, monkeypatch):
     assert len(list(work.glob("data/cache/*.u8"))) == 2
 
 
-def test_identity_is_of_the_content_not_of_dates_and_places(work, scenes):
+def test_the_identity_is_of_the_content_and_not_of_dates_and_places(work, scenes):
     _, _, identity = load_photos(str(scenes), 32)
     shutil.copytree(scenes, work / "copy", copy_function=shutil.copyfile)
     assert load_photos(str(work / "copy"), 32)[2] == identity
     assert load_photos(str(scenes), 64)[2] != identity
 
 
-def test_identity_is_of_the_order_too(work, scenes):
-    """By which photos are held out: one that moves would change sides in a resumed run."""
+def test_the_identity_is_of_the_order_too(work, scenes):
+    """The order decides which photos are held out: one that moves would change sides."""
     shutil.copytree(scenes, "photos")
     _, _, identity = load_photos("photos", 32)
     os.rename("photos/01.jpg", "photos/zz.jpg")
@@ -154,16 +146,9 @@ def test_identity_is_of_the_order_too(work, scenes):
 
 @pytest.mark.parametrize("after", [0, 5, 23])
 def test_an_interrupted_preparation_leaves_nothing_that_counts(work, scenes, monkeypatch, after):
-    shrink_photo, calls = photo.shrink, []
-
-    def interrupt(picture, size):
-        calls.append(1)
-        if len(calls) > after:
-            raise KeyboardInterrupt
-        return shrink_photo(picture, size)
-
     with monkeypatch.context() as patch:
-        patch.setattr(photo, "shrink", interrupt)
+        interrupt = at_call(after + 1, raising(KeyboardInterrupt))
+        watch(patch, photo, "shrink", before=interrupt)
         with pytest.raises(KeyboardInterrupt):
             load_photos(str(scenes), 32)
     assert list((work / "data/cache").iterdir()) == []
@@ -182,28 +167,18 @@ def test_a_damaged_cache_is_never_mapped(work, scenes):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is in Linux's /proc")
 def test_memory_stays_flat_with_the_number_of_photos(work):
-    (work / "photos").mkdir()
     for index in range(120):
-        Image.fromarray(noise(64, 64, seed=index)).save(work / f"photos/{index}.jpg")
-    program = """
-from pathlib import Path
-from pix2pix.data import load_photos
-for limit in (40, 120):
-    images, _, _ = load_photos("photos", 256, limit=limit)
-    images.sum()
-    status = Path("/proc/self/status").read_text()
-    print(len(images), status.split("RssAnon:")[1].split()[0])
-"""
+        save_noise(f"photos/{index}.jpg", 64, 64, seed=index)
     # glibc is told to give back each large block at once, or its leftovers would be measured.
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "65536"}
-    command = [sys.executable, "-c", program]
-    result = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    program = PROGRAMS / "memory_of_sets.py"
+    result = run_python(program, cwd=work, MALLOC_MMAP_THRESHOLD_="65536")
+    assert result.returncode == 0, result.stderr
     few, few_kib, many, many_kib = map(int, result.stdout.split())
     assert (few, many) == (40, 120)
     assert many_kib - few_kib < 0.5 * (many - few) * 3 * 256 * 256 / 1024
 
 
-def test_limit_counts_usable_photos(work, scenes):
+def test_a_limit_counts_usable_photos(work, scenes):
     shutil.copytree(scenes, "photos")
     (work / "photos/00.jpg").write_text("not a picture, and not counted")
     images, skipped, _ = load_photos("photos", 32, limit=6)
@@ -224,7 +199,7 @@ def test_missing_and_empty_folders_are_clear_errors(work):
             load_photos(source, 32)
 
 
-def test_split_is_disjoint_complete_and_by_seed():
+def test_a_split_is_disjoint_complete_and_decided_by_the_seed():
     train, val = split(100, 20, seed=3)
     assert len(val) == 20 and sorted([*train.tolist(), *val.tolist()]) == list(range(100))
     assert torch.equal(split(100, 20, seed=3)[1], val)
@@ -267,7 +242,7 @@ def test_batches_with_a_seed_are_shuffled_and_mirrored_and_whole(numbered):
     assert torch.equal(again, torch.cat(found))
 
 
-def test_neighbouring_seeds_and_epochs_share_nothing(numbered):
+def test_neighboring_seeds_and_epochs_share_nothing(numbered):
     orders = {
         seed: numbers(next(batches(numbered, torch.arange(100), 100, seed=seed)))
         for seed in ((0, 1), (0, 2), (1, 0), (1, 1), 7)
@@ -278,12 +253,35 @@ def test_neighbouring_seeds_and_epochs_share_nothing(numbered):
         assert in_place < 10 or order == orders[(0, 1)]
 
 
+@pytest.mark.parametrize("seed", [5, (0, 1)])
+def test_a_seed_decides_the_order_of_the_photos_and_which_are_mirrored(seed):
+    images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    indices = torch.arange(1, 40, 2)
+    generator = seeded(seed)
+    order = indices[torch.randperm(20, generator=generator)]
+    expected = images[order]
+    mirrored = torch.rand(18, generator=generator) < 0.5
+    expected[:18][mirrored] = expected[:18][mirrored].flip(-1)
+    found = list(batches(images, indices, 6, seed))
+    assert torch.equal(torch.cat(found), expected[:18]) and 0 < mirrored.sum() < 18
+
+
+@pytest.mark.parametrize("seed", [None, (0, 1)])
+def test_batches_are_where_the_set_is_and_wait_for_the_device_only_before_the_first(seed):
+    """On "meta", which keeps no values: to read one there raises."""
+    images = torch.empty(20, 3, 8, 8, dtype=torch.uint8, device="meta")
+    with Waits() as waits:
+        found = list(batches(images, torch.arange(2, 18), 4, seed))
+    assert [(batch.device.type, batch.shape) for batch in found] == [("meta", (4, 3, 8, 8))] * 4
+    assert waits.seen == ["aten._to_copy.default"] * 2, "which photos, and which are mirrored"
+
+
 def test_a_set_smaller_than_one_batch_still_trains(numbered):
     assert [len(batch) for batch in batches(numbered, torch.arange(3), 16, seed=0)] == [3]
 
 
 def test_ranks_share_a_set_smaller_than_one_batch(numbered):
-    """Each has as many as the other, or one would wait for ever."""
+    """Each has as many as the other, or one would wait forever."""
     shares = [
         [numbers(batch) for batch in batches(numbered, torch.arange(5), 16, 0, rank, world=2)]
         for rank in (0, 1)

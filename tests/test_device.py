@@ -1,19 +1,91 @@
-"""Device, precision and seeds."""
+"""Device, precision, memory, processes and seeds: GPUs are played by fakes."""
+import datetime
+
 import pytest
 import torch
 
-from pix2pix.device import pick_device, seeded, use_bf16
+import train
+from pix2pix.device import (
+    fast_layout, first_process_first, join_processes, keep_near, pick_device, seeded, use_bf16
+)
 from pix2pix.terminal import UsageError
+from tests.helpers import CPU, MPS, NEW_CARD, OLD_CARD, error_line, raising, run, stub, watch
 
-CPU = torch.device("cpu")
+NO_KERNEL = "CUDA error: no kernel image is available for execution on the device"
+
+
+@pytest.fixture
+def cards(monkeypatch):
+    """Two cards that are not there, an RTX 2080 and an A100; the first is the current one."""
+    capabilities = {OLD_CARD: (7, 5), NEW_CARD: (8, 0)}
+
+    def capability(device=None):
+        return capabilities[torch.device("cuda:0" if device is None else device)]
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+    stub(monkeypatch, torch.cuda, "is_available", result=True)
+
+
+@pytest.fixture
+def chosen(cards, monkeypatch):
+    """The calls of `set_device`; a tensor of ones can be made on any device."""
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: torch.zeros(shape))
+    return stub(monkeypatch, torch.cuda, "set_device")
+
+
+def devices(calls):
+    return [torch.device(call["device"]) for call in calls]
+
+
+@pytest.fixture
+def broken_card(chosen, monkeypatch):
+    """A card that has memory, but for which PyTorch has no kernels."""
+    class Ones:
+        add = raising(torch.AcceleratorError(f"{NO_KERNEL}\nCUDA errors might be reported late"))
+
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: Ones())
 
 
 def test_a_device_that_is_not_there_is_a_usage_error():
     assert pick_device("cpu") == CPU
-    # All but the first are PyTorch's, but not this build's; the last one computes nothing.
+    # PyTorch knows all but the first, but this build has none of them; "meta" computes nothing.
     for name in ("nonsense", "hpu", "xla", "mtia", "meta"):
         with pytest.raises(UsageError, match=f"--device {name} cannot be used here: .{{10,220}}$"):
             pick_device(name)
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_every_process_of_torchrun_gets_a_card_of_its_own(chosen, monkeypatch, name):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick_device(name) == torch.device("cuda:1")
+    assert devices(chosen) == [torch.device("cuda:1")]
+
+
+@pytest.mark.parametrize("name, card", [("auto", 0), ("cuda", 0), ("cuda:1", 1)])
+def test_without_torchrun_the_card_is_the_first_or_the_one_that_is_named(
+    chosen, monkeypatch, name, card
+):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert pick_device(name) == torch.device("cuda", card)
+    assert devices(chosen) == [torch.device("cuda", card)]
+
+
+def test_a_card_that_is_named_is_used_under_torchrun_too(chosen, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick_device("cuda:0") == torch.device("cuda:0")
+
+
+def test_a_card_without_kernels_is_found_before_it_is_chosen(broken_card, chosen):
+    with pytest.raises(UsageError, match="no kernel image"):
+        pick_device("cuda:1")
+    assert chosen == []
+
+
+def test_a_card_without_kernels_is_one_clear_line_and_changes_nothing(broken_card, work, capsys):
+    assert run(train, "--data", "demo", "--no-pretrained", "--device", "cuda:1") == 2
+    printed = capsys.readouterr()
+    assert error_line(printed.err) == f"--device cuda:1 cannot be used here: {NO_KERNEL}"
+    assert printed.out == "" and list(work.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -33,7 +105,102 @@ def test_automatic_precision_is_bfloat16_only_where_the_processor_has_it(
     assert use_bf16("bf16", CPU) and not use_bf16("fp32", CPU)
 
 
-def test_one_seed_gives_one_sequence_and_its_neighbours_others():
+def test_automatic_precision_asks_the_chosen_card_and_not_the_current_one(cards):
+    assert use_bf16("auto", NEW_CARD) and not use_bf16("auto", OLD_CARD)
+
+
+@pytest.mark.parametrize(
+    "device, bf16, layout",
+    [
+        (NEW_CARD, True, torch.channels_last),
+        (NEW_CARD, False, torch.channels_last),
+        (OLD_CARD, True, torch.contiguous_format),
+        (OLD_CARD, False, torch.contiguous_format),
+        (MPS, True, torch.contiguous_format),
+        (MPS, False, torch.contiguous_format),
+        (CPU, True, torch.channels_last),
+        (CPU, False, torch.contiguous_format)
+    ]
+)
+def test_channels_last_is_for_new_cards_and_for_bfloat16_on_cpus(cards, device, bf16, layout):
+    assert fast_layout(device, bf16) == layout
+
+
+@pytest.fixture
+def free_memory(monkeypatch):
+    """How many bytes are free on each card, for the test to set."""
+    free = {}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device], 80 * 2**30))
+    return free
+
+
+@pytest.fixture
+def images(monkeypatch):
+    """Pictures that can move to any device; what arrives there is its name."""
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: f"on {device}")
+    return torch.empty(100, 3, 32, 32, dtype=torch.uint8)
+
+
+def test_a_set_moves_to_the_card_if_a_quarter_of_the_free_memory_holds_it(free_memory, images):
+    free_memory[NEW_CARD] = 4 * images.nbytes + 4
+    assert keep_near(images, NEW_CARD) == "on cuda:1"
+
+
+def test_a_larger_set_stays_on_the_disk(free_memory, images):
+    free_memory[NEW_CARD] = 4 * images.nbytes - 4
+    assert keep_near(images, NEW_CARD) is images
+
+
+@pytest.mark.parametrize("device", [CPU, MPS])
+def test_without_a_card_a_set_stays_on_the_disk(free_memory, images, device):
+    assert keep_near(images, device) is images
+
+
+@pytest.fixture
+def meetings(monkeypatch):
+    """The calls that make a process group, in process 3 of 4."""
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    return stub(monkeypatch, torch.distributed, "init_process_group")
+
+
+@pytest.mark.parametrize(
+    "device, backend, card", [(CPU, "gloo", None), (NEW_CARD, "nccl", NEW_CARD)]
+)
+def test_processes_meet_by_gloo_on_cpus_and_by_nccl_on_the_card_of_each(
+    meetings, device, backend, card
+):
+    assert join_processes(device) == (3, 4)
+    assert [(call["backend"], call["device_id"]) for call in meetings] == [(backend, card)]
+
+
+@pytest.mark.parametrize("device", [CPU, NEW_CARD])
+def test_processes_wait_for_hours_while_the_first_prepares_the_photos(meetings, device):
+    join_processes(device)
+    assert meetings[0]["timeout"] >= datetime.timedelta(hours=2)
+
+
+def test_a_process_alone_meets_nobody(meetings, monkeypatch):
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    assert join_processes(CPU) == (0, 1) and meetings == []
+
+
+@pytest.mark.parametrize(
+    "rank, world, events",
+    [(0, 2, ["prepared", "met"]), (1, 2, ["met", "prepared"]), (0, 1, ["prepared"])]
+)
+def test_the_others_prepare_nothing_before_the_first_process_has(
+    monkeypatch, rank, world, events
+):
+    seen = []
+    watch(monkeypatch, torch.distributed, "barrier", instead=lambda: seen.append("met"))
+    with first_process_first(rank, world):
+        seen.append("prepared")
+    assert seen == events
+
+
+def test_one_seed_gives_one_sequence_and_its_neighbors_give_others():
     def draw(seed):
         return torch.randint(2**62, (), generator=seeded(seed)).item()
 

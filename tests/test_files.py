@@ -6,6 +6,7 @@ import torch
 
 from pix2pix import files
 from pix2pix.terminal import UserError
+from tests.helpers import stub
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -58,7 +59,7 @@ def test_what_was_saved_is_loaded(tmp_path):
 
 
 def test_what_a_gpu_saved_is_loaded_without_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:7")
+    stub(monkeypatch, torch.serialization, "location_tag", result="cuda:7")
     files.save(tmp_path / "generator.pt", {"kind": "generator", "weight": torch.arange(3.0)})
     loaded = files.load_saved(tmp_path / "generator.pt", "generator")
     assert torch.equal(loaded["weight"], torch.arange(3.0))

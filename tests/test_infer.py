@@ -1,9 +1,10 @@
-"""Colouring the family album: right colours, its own luminance, and nothing is ever lost."""
+"""Coloring the family album: right colors, its own luminance, and nothing is ever lost."""
 import os
 import shutil
 import threading
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,24 +14,25 @@ from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
 import infer
+import train
 from pix2pix.color import decode, encode
+from pix2pix.device import fast_layout
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
-from tests.conftest import ROOT, noise, script
-
-CPU = torch.device("cpu")
+from tests.helpers import (
+    CPU, MPS, NEW_CARD, ROOT, error_line, noise, out_of_memory, run, run_infer, run_python,
+    save_noise, stub, watch
+)
 
 
 @pytest.fixture
 def album(work):
     """A folder of photos of many kinds, in subfolders, with files beside them that are none."""
     folder = work / "album"
-    (folder / "folder.jpg").mkdir(parents=True)
-    Image.fromarray(noise(70, 50, channels=1)).save(folder / "a.jpg")
-    Image.fromarray(noise(50, 70)).save(folder / "folder.jpg" / "b.PNG")
-    Image.fromarray(noise(40, 40, channels=1)).save(folder / "c.gif")
-    deep = noise(41, 43, channels=1, top=65536, dtype=np.uint16)
-    Image.fromarray(deep).save(folder / "семья – été 家族 (1).tif")
+    save_noise(folder / "a.jpg", 70, 50, channels=1)
+    save_noise(folder / "folder.jpg/b.PNG", 50, 70)
+    save_noise(folder / "c.gif", 40, 40, channels=1)
+    save_noise(folder / "семья – été 家族 (1).tif", 41, 43, channels=1, top=65536, dtype=np.uint16)
     (folder / "notes.txt").write_text("1931")
     return folder
 
@@ -40,32 +42,47 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def run(generator, *args):
-    return infer.main([*map(str, args), "--checkpoint", str(generator), "--device", "cpu"])
+def summary(colored=0, there=0, failed=0):
+    """What the program's last line says."""
+    return f"{colored} coloured, {there} there already, {failed} failed"
 
 
-def L_of(image):
-    """L * 2.55, in levels"""
-    return encode(pil_to_tensor(image)[None])[0][0, 0] * 255
+def last_line(printed):
+    return printed.out.splitlines()[-1]
+
+
+def assert_same_luminance(name, other):
+    """Two files have the same size, and the same L within 1 level of 255."""
+    before, after = read_photo(name), read_photo(other)
+    assert before.size == after.size
+    L, other_L = (encode(pil_to_tensor(photo)[None])[0] for photo in (before, after))
+    assert (255 * (L - other_L)).abs().max() < 1, name
+
+
+def chroma(name):
+    """Mean of |a| and |b| of a file."""
+    _, ab = encode(pil_to_tensor(read_photo(name))[None])
+    return 128 * ab.abs().mean().item()
+
+
+# Colors and luminance
 
 
 @pytest.mark.parametrize("size", [(61, 47), (300, 200), (1, 1), (3, 700), (700, 3), (64, 64)])
-def test_a_coloured_photo_has_its_own_size_and_luminance(work, generator, size):
-    Image.fromarray(noise(*size)).save("in.png")
-    assert run(generator, "in.png", "out.png") == 0
-    before, after = read_photo("in.png"), read_photo("out.png")
-    assert after.size == size
-    assert (L_of(before) - L_of(after)).abs().max() < 1
-    _, ab = encode(pil_to_tensor(after)[None])
-    assert ab.abs().mean() * 128 > 3
+def test_a_colored_photo_has_its_own_size_and_luminance(work, generator, size):
+    save_noise("in.png", *size)
+    assert run_infer(generator, "in.png", "out.png") == 0
+    assert_same_luminance("in.png", "out.png")
+    assert read_photo("out.png").size == size
+    assert chroma("out.png") > 3
 
 
 def test_the_luminance_of_every_kind_of_photo_survives(work, generator):
     """In formats without loss, within 1 level of 255 of what `read_photo` gives."""
     gray, rgb, alpha = noise(61, 47, channels=1), noise(61, 47), noise(61, 47, channels=1, seed=3)
     deep = noise(61, 47, channels=1, top=65536, dtype=np.uint16)
-    exif = Image.Exif()
-    exif[0x0112] = 8
+    upside_down = Image.Exif()
+    upside_down[0x0112] = 8
     kinds = {
         "gray.jpg": Image.fromarray(gray),
         "rgb.jpg": Image.fromarray(rgb),
@@ -79,18 +96,17 @@ def test_the_luminance_of_every_kind_of_photo_survives(work, generator):
         "float.tif": Image.fromarray((gray / 255).astype(np.float32)),
         "cmyk.tif": Image.fromarray(rgb).convert("CMYK"),
         "b.bmp": Image.fromarray(rgb),
-        "p.ppm": Image.fromarray(gray),
+        "p.ppm": Image.fromarray(gray)
     }
     (work / "kinds").mkdir()
     for name, image in kinds.items():
-        image.save(name, **({"exif": exif} if name == "turned.jpg" else {}))
+        image.save(name, **({"exif": upside_down} if name == "turned.jpg" else {}))
         for extension in (".png", ".webp", ".tif", ".bmp"):     # which decides the output's format
             shutil.copy(name, f"kinds/{name}{extension}")
-    assert run(generator, "kinds", "out") == 0
+    assert run_infer(generator, "kinds", "out") == 0
     for name in contents(work / "kinds"):
-        before, after = read_photo(f"kinds/{name}"), read_photo(f"out/{name}")
-        assert before.size == after.size == ((47, 61) if "turned" in name else (61, 47))
-        assert (L_of(before) - L_of(after)).abs().max() < 1, name
+        assert_same_luminance(f"kinds/{name}", f"out/{name}")
+        assert read_photo(f"out/{name}").size == ((47, 61) if "turned" in name else (61, 47))
     assert len(contents(work / "out")) == 4 * len(kinds)
 
 
@@ -98,10 +114,9 @@ def test_black_white_and_gray_photos_stay_what_they_are_in_luminance(work, gener
     (work / "in").mkdir()
     for level in (0, 1, 128, 254, 255):
         Image.new("L", (50, 40), level).save(f"in/{level}.png")
-    assert run(generator, "in", "out") == 0
+    assert run_infer(generator, "in", "out") == 0
     for name in contents(work / "in"):
-        before, after = read_photo(f"in/{name}"), read_photo(f"out/{name}")
-        assert (L_of(before) - L_of(after)).abs().max() < 1, name
+        assert_same_luminance(f"in/{name}", f"out/{name}")
 
 
 def test_strips_are_what_one_piece_would_be(generator, monkeypatch):
@@ -117,61 +132,70 @@ def test_strips_are_what_one_piece_would_be(generator, monkeypatch):
 
 
 def test_the_network_sees_the_photo_as_in_training(generator, monkeypatch):
-    """Squashed by the same filter, as a square of the size that was asked for."""
-    G, seen = infer.load_generator(generator, CPU), []
-    gray = torch.zeros(1, 2, 96, 96)
-    monkeypatch.setattr(G, "forward", lambda L: seen.append(L) or gray)
+    """It is squashed by the same filter into a square of the size that was asked for."""
+    G = infer.load_generator(generator, CPU)
+    seen = stub(monkeypatch, G, "forward", result=torch.zeros(1, 2, 96, 96))
     photo = Image.fromarray(noise(300, 200))
     infer.colorize(G, photo, 96)
-    assert torch.equal(seen[0], encode(shrink(photo, 96)[None])[0])
-    assert seen[0].shape == (1, 1, 96, 96)
+    first = seen[0]["L"]
+    assert torch.equal(first, encode(shrink(photo, 96)[None])[0])
+    assert first.shape == (1, 1, 96, 96)
 
 
 def test_size_is_that_of_the_square_that_the_network_sees(work, generator):
-    """As it was trained, at 64 pixels, unless another is asked for."""
-    Image.fromarray(noise(90, 70)).save("in.png")
-    assert run(generator, "in.png", "trained.png") == 0
-    assert run(generator, "in.png", "64.png", "--size", "64") == 0
-    assert run(generator, "in.png", "32.png", "--size", "32") == 0
+    """It is that of training, 64 pixels, unless another is asked for."""
+    save_noise("in.png", 90, 70)
+    assert run_infer(generator, "in.png", "trained.png") == 0
+    assert run_infer(generator, "in.png", "64.png", "--size", 64) == 0
+    assert run_infer(generator, "in.png", "32.png", "--size", 32) == 0
     G, photo = infer.load_generator(generator, CPU), read_photo("in.png")
     for name, size in (("trained.png", 64), ("64.png", 64), ("32.png", 32)):
-        coloured = pil_to_tensor(infer.colorize(G, photo, size))
-        assert torch.equal(pil_to_tensor(read_photo(name)), coloured), name
+        colored = pil_to_tensor(infer.colorize(G, photo, size))
+        assert torch.equal(pil_to_tensor(read_photo(name)), colored), name
     assert (work / "32.png").read_bytes() != (work / "64.png").read_bytes()
 
 
-def test_strength_is_how_much_of_the_colours_comes(work, generator):
-    Image.fromarray(noise(90, 70)).save("in.png")
-    chroma = []
+def test_strength_is_how_much_of_the_colors_comes(work, generator):
+    save_noise("in.png", 90, 70)
+    found = []
     for strength in ("0", "0.5", "1", "1.5"):
-        assert run(generator, "in.png", f"{strength}.png", "--strength", strength) == 0
-        before, after = read_photo("in.png"), read_photo(f"{strength}.png")
-        assert (L_of(before) - L_of(after)).abs().max() < 1
-        _, ab = encode(pil_to_tensor(after)[None])
-        chroma.append(ab.abs().mean().item() * 128)
-    assert chroma[0] < 0.1 and chroma == sorted(set(chroma))
-    assert run(generator, "in.png", "out.png") == 0
+        assert run_infer(generator, "in.png", f"{strength}.png", "--strength", strength) == 0
+        assert_same_luminance("in.png", f"{strength}.png")
+        found.append(chroma(f"{strength}.png"))
+    assert found[0] < 0.1 and found == sorted(set(found))
+    assert run_infer(generator, "in.png", "out.png") == 0
     assert (work / "out.png").read_bytes() == (work / "1.png").read_bytes()
 
 
+def test_a_mirrored_photo_gets_the_mirrored_colors(generator):
+    G = infer.load_generator(generator, CPU)
+    photo = Image.fromarray(noise(128, 128))
+    colors = pil_to_tensor(infer.colorize(G, photo, 64)).int()
+    mirrored = pil_to_tensor(infer.colorize(G, ImageOps.mirror(photo), 64)).int()
+    assert (mirrored.flip(-1) - colors).abs().max() <= 1
+
+
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
-def test_a_coloured_photo_has_the_exif_and_the_dpi_of_its_own(work, generator, extension):
+def test_a_colored_photo_has_the_exif_and_the_dpi_of_its_own(work, generator, extension):
     exif = Image.Exif()
     exif[0x010E] = "Grandmother, 1931"
     Image.fromarray(noise(50, 40)).save("in.jpg", exif=exif, dpi=(300, 300))
-    assert run(generator, "in.jpg", f"out{extension}") == 0
+    assert run_infer(generator, "in.jpg", f"out{extension}") == 0
     with Image.open(f"out{extension}") as image:
         assert image.getexif()[0x010E] == "Grandmother, 1931"
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
+# Which generator
+
+
 def test_a_generator_is_loaded_from_a_path_or_its_text(work, generator):
     photo = Image.fromarray(noise(50, 40))
-    coloured = [
+    from_path, from_text = (
         infer.colorize(infer.load_generator(path, CPU), photo, 64)
         for path in (generator, str(generator))
-    ]
-    assert coloured[0] == coloured[1]
+    )
+    assert from_path == from_text
     (work / "text.pt").write_text("text")
     with pytest.raises(UserError, match="text.pt is not a generator"):
         infer.load_generator("text.pt", CPU)
@@ -179,30 +203,28 @@ def test_a_generator_is_loaded_from_a_path_or_its_text(work, generator):
         infer.load_generator("missing.pt", CPU)
 
 
-def test_it_says_which_generator_trained_on_what(work, generator, capsys):
-    Image.fromarray(noise(50, 40)).save("in.png")
-    assert run(generator, "in.png", "out.jpg") == 0
+def test_a_generator_is_laid_out_contiguously_on_a_cpu(generator):
+    """Though an A100 may have saved it channels_last."""
+    G = infer.load_generator(generator, CPU)
+    assert all(weight.is_contiguous() for weight in G.parameters())
+
+
+def test_a_generator_is_laid_out_by_the_same_rule_as_in_training(generator, monkeypatch):
+    assert infer.fast_layout is train.fast_layout is fast_layout
+    asked = stub(monkeypatch, infer, "fast_layout", result=torch.channels_last)
+    G = infer.load_generator(generator, CPU)
+    kernels = [weight for weight in G.parameters() if weight.dim() == 4]
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    assert asked == [{"device": CPU, "bf16": False}]
+
+
+def test_it_says_which_generator_was_trained_on_what(work, generator, capsys):
+    save_noise("in.png", 50, 40)
+    assert run_infer(generator, "in.png", "out.jpg") == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{generator}: trained on demo at 64 pixels for 3 epochs",
-        "1 coloured, 0 there already, 0 failed",
+        summary(colored=1)
     ]
-
-
-def test_a_mirrored_photo_gets_the_mirrored_colours(generator):
-    G = infer.load_generator(generator, CPU)
-    photo = Image.fromarray(noise(128, 128))
-    colours = pil_to_tensor(infer.colorize(G, photo, 64)).int()
-    mirrored = pil_to_tensor(infer.colorize(G, ImageOps.mirror(photo), 64)).int()
-    assert (mirrored.flip(-1) - colours).abs().max() <= 1
-
-
-def test_outputs_inside_the_album_never_replace_photos_of_it(album, work, generator, capsys):
-    """What lies in the folder of the outputs may be originals of the same names."""
-    shutil.copy(album / "a.jpg", album / "folder.jpg/a.jpg")
-    before = contents(album)
-    assert run(generator, album, album / "folder.jpg", "--overwrite") == 2
-    assert contents(album) == before
-    assert "OUTPUT lies in INPUT" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["names", "config"])
@@ -213,9 +235,10 @@ def test_a_generator_of_another_version_gets_one_clear_line(work, generator, cap
     else:
         saved["weights"]["from_below"] = saved["weights"].pop("head.bias")
     torch.save(saved, "old.pt")
-    Image.fromarray(noise(30, 30)).save("in.png")
-    assert run("old.pt", "in.png", "out.png") == 1
-    assert capsys.readouterr().err == "error: old.pt is of another version of this program\n"
+    save_noise("in.png")
+    assert run_infer("old.pt", "in.png", "out.png") == 1
+    message = error_line(capsys.readouterr().err)
+    assert message == "old.pt is of another version of this program"
 
 
 def generator_in_runs(generator, name, data, date):
@@ -228,8 +251,8 @@ def generator_in_runs(generator, name, data, date):
     os.utime(path, (date, date))
 
 
-def used(captured):
-    return captured.out.split(": trained on")[0]
+def used(printed):
+    return printed.out.split(": trained on")[0]
 
 
 def test_the_newest_generator_that_was_not_trained_on_demo_is_the_default(
@@ -237,48 +260,44 @@ def test_the_newest_generator_that_was_not_trained_on_demo_is_the_default(
 ):
     own = shutil.copy(generator, work / "own.pt")
     monkeypatch.setattr(infer, "OWN_GENERATOR", own)
-    Image.fromarray(noise(50, 40)).save("in.png")
+    save_noise("in.png", 50, 40)
     generator_in_runs(generator, "drawn", "demo", 4000)
-    assert infer.main(["in.png", "out.png"]) == 0
+    assert run(infer, "in.png", "out.png") == 0
     assert used(capsys.readouterr()) == str(own)
     for name, date in (("old", 1000), ("new", 3000), ("middle", 2000)):
         generator_in_runs(generator, name, "family", date)
-    assert infer.main(["in.png", "out.png", "--overwrite"]) == 0
+    assert run(infer, "in.png", "out.png", "--overwrite") == 0
     assert used(capsys.readouterr()) == "runs/new/generator.pt"
 
 
 def test_the_generator_that_comes_with_the_project_is_found_from_any_folder(work, capsys):
-    Image.fromarray(noise(50, 40)).save("in.png")
-    assert infer.main(["in.png", "out.png"]) == 0
+    save_noise("in.png", 50, 40)
+    assert run(infer, "in.png", "out.png") == 0
     assert used(capsys.readouterr()) == str(ROOT / "pix2pix/generator.pt")
 
 
 def test_a_generator_that_cannot_be_read_is_passed_over_with_a_warning(work, generator, capsys):
-    Image.fromarray(noise(50, 40)).save("in.png")
+    save_noise("in.png", 50, 40)
     generator_in_runs(generator, "good", "family", 1000)
     broken = work / "runs/broken/generator.pt"
     broken.parent.mkdir()
     broken.write_bytes(b"cut off")
-    assert infer.main(["in.png", "out.png"]) == 0
-    captured = capsys.readouterr()
-    assert used(captured) == "runs/good/generator.pt"
-    assert captured.err.startswith("warning: runs/broken/generator.pt is not a generator")
+    assert run(infer, "in.png", "out.png") == 0
+    printed = capsys.readouterr()
+    assert used(printed) == "runs/good/generator.pt"
+    assert printed.err.startswith("warning: runs/broken/generator.pt is not a generator")
 
 
-def summary(captured):
-    return captured.out.splitlines()[-1]
-
-
-ALL_COLOURED = "4 coloured, 0 there already, 0 failed"
+# A whole folder
 
 
 def test_a_folder_becomes_a_mirrored_folder(album, work, generator, capsys):
     before = contents(album)
-    assert run(generator, album, "out") == 0
+    assert run_infer(generator, album, "out") == 0
     assert contents(album) == before
     names = ["a.jpg", "c.gif.png", "folder.jpg/b.PNG", "семья – été 家族 (1).tif"]
     assert sorted(contents(work / "out")) == names
-    assert summary(capsys.readouterr()) == ALL_COLOURED
+    assert last_line(capsys.readouterr()) == summary(colored=4)
     for name in names:
         own = album / name.removesuffix(".png")
         assert read_photo(work / "out" / name).size == read_photo(own).size
@@ -288,81 +307,132 @@ def test_a_bad_file_never_stops_the_rest(album, work, generator, capsys):
     (album / "bad.jpg").write_text("<html>")
     (album / "0.png").write_bytes(b"")
     os.mkfifo(album / "pipe.png")
-    assert run(generator, album, "out") == 1
-    captured = capsys.readouterr()
-    assert summary(captured).startswith("4 coloured, 0 there already, 3 failed")
-    errors = captured.err.splitlines()
+    assert run_infer(generator, album, "out") == 1
+    printed = capsys.readouterr()
+    assert last_line(printed) == summary(colored=4, failed=3)
+    errors = printed.err.splitlines()
     assert len(errors) == 3 and all(line.startswith("error: ") for line in errors)
     assert "0.png" in errors[0] and "bad.jpg" in errors[1] and "pipe.png" in errors[2]
     assert len(contents(work / "out")) == 4
 
 
 def test_a_second_run_goes_on_with_what_is_missing(album, work, generator, capsys):
-    assert run(generator, album, "out") == 0
+    assert run_infer(generator, album, "out") == 0
     (work / "out/a.jpg").unlink()
     (work / "out/c.gif.png").write_bytes(b"mine")
-    assert run(generator, album, "out") == 0
-    assert "1 coloured, 3 there already" in capsys.readouterr().out
+    assert run_infer(generator, album, "out") == 0
+    assert last_line(capsys.readouterr()) == summary(colored=1, there=3)
     assert (work / "out/c.gif.png").read_bytes() == b"mine"
-    assert run(generator, album, "out", "--overwrite") == 0
+    assert run_infer(generator, album, "out", "--overwrite") == 0
     assert read_photo(work / "out/c.gif.png").size == (40, 40)
 
 
 def test_no_two_photos_share_an_output_not_even_on_a_disk_blind_to_case(work, generator, capsys):
     names = ["A.jpg", "a.JPG", "a-2.jpg", "c.gif", "c.gif.png", "c.GIF.png", "D/e.png", "d/E.png"]
-    for side, name in enumerate(names, 30):
-        (work / "album" / name).parent.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(noise(side, 30, channels=1))
-        picture.save(work / "album" / name, "GIF" if name == "c.gif" else None)
+    for width, name in enumerate(names, 30):
+        save_noise(work / "album" / name, width, 30, channels=1)
     photos = contents(work / "album")       # fewer than names where this disk is such a one
-    assert run(generator, "album", "out") == 0
-    assert summary(capsys.readouterr()).startswith(f"{len(photos)} coloured, 0 there already")
-    coloured = contents(work / "out")
-    assert len({name.casefold() for name in coloured}) == len(photos)
+    assert run_infer(generator, "album", "out") == 0
+    assert last_line(capsys.readouterr()) == summary(colored=len(photos))
+    colored = contents(work / "out")
+    assert len({name.casefold() for name in colored}) == len(photos)
     widths = [
         sorted(read_photo(work / folder / name).width for name in found)
-        for folder, found in (("album", photos), ("out", coloured))
+        for folder, found in (("album", photos), ("out", colored))
     ]
-    assert widths[0] == widths[1]           # of each photo one
-    assert run(generator, "album", "out") == 0
-    assert summary(capsys.readouterr()).startswith(f"0 coloured, {len(photos)} there already")
-    assert contents(work / "out") == coloured
+    assert widths[0] == widths[1], "of each photo one"
+    assert run_infer(generator, "album", "out") == 0
+    assert last_line(capsys.readouterr()) == summary(there=len(photos))
+    assert contents(work / "out") == colored
 
 
 def test_an_output_folder_inside_the_input_folder_is_never_read(album, generator, capsys):
-    for expected in (ALL_COLOURED, "0 coloured, 4 there already, 0 failed"):
-        assert run(generator, album, album / "coloured") == 0
-        assert summary(capsys.readouterr()) == expected
+    for expected in (summary(colored=4), summary(there=4)):
+        assert run_infer(generator, album, album / "colored") == 0
+        assert last_line(capsys.readouterr()) == expected
+
+
+def test_an_output_folder_that_holds_the_input_folder_hides_nothing(
+    album, work, generator, capsys
+):
+    assert run_infer(generator, album, work / "new" / "..") == 0
+    assert last_line(capsys.readouterr()) == summary(colored=4)
+    assert (work / "a.jpg").exists() and (work / "folder.jpg/b.PNG").exists()
+
+
+def test_broken_links_and_folders_in_the_way_never_stop_the_rest(album, work, generator, capsys):
+    os.symlink("loop.jpg", album / "loop.jpg")
+    os.symlink("nowhere", album / "dangling.png")
+    (work / "out").mkdir()
+    (work / "out/folder.jpg").write_text("a file where a folder has to be")
+    assert run_infer(generator, album, "out") == 1
+    printed = capsys.readouterr()
+    assert last_line(printed) == summary(colored=3, failed=3)
+    errors = printed.err.splitlines()
+    assert len(errors) == 3 and all(line.startswith("error: ") for line in errors)
+
+
+def test_a_name_that_would_become_too_long_does_not_stop_the_rest(work, generator, capsys):
+    for name in ("n" * 251 + ".gif", "z.png"):
+        save_noise(work / "album" / name, 30, 30)
+    (work / "out").mkdir()
+    assert run_infer(generator, "album", "out") == 1
+    printed = capsys.readouterr()
+    assert last_line(printed) == summary(colored=1, failed=1)
+    assert "File name too long" in error_line(printed.err)
+
+
+def test_a_name_may_be_as_long_as_the_disk_allows(work, generator):
+    name = "n" * 251 + ".png"
+    save_noise("in.png", 30, 30)
+    assert run_infer(generator, "in.png", name) == 0 and read_photo(name).size == (30, 30)
+
+
+def test_an_extension_may_be_in_capitals(work, generator):
+    save_noise("in.png", 30, 30)
+    assert run_infer(generator, "in.png", "OUT.PNG") == 0
+    assert read_photo("OUT.PNG").size == (30, 30)
+
+
+# Inputs are never written
+
+
+def test_outputs_inside_the_album_never_replace_photos_of_it(album, work, generator, capsys):
+    """What lies in the folder of the outputs may be originals of the same names."""
+    shutil.copy(album / "a.jpg", album / "folder.jpg/a.jpg")
+    before = contents(album)
+    assert run_infer(generator, album, album / "folder.jpg", "--overwrite") == 2
+    assert contents(album) == before
+    assert "OUTPUT lies in INPUT" in error_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("way", ["same", "dots", "symlink", "hardlink", "folder link"])
 def test_an_input_is_never_written(work, generator, capsys, way):
-    (work / "photos").mkdir()
     photo = work / "photos/in.png"
-    Image.fromarray(noise(50, 40)).save(photo)
+    save_noise(photo, 50, 40)
     before = photo.read_bytes()
     target = {
         "same": "photos/in.png",
         "dots": "photos/../photos/in.png",
         "symlink": "link.png",
         "hardlink": "hard.png",
-        "folder link": "elsewhere/in.png",
+        "folder link": "elsewhere/in.png"
     }[way]
     os.symlink(photo, "link.png")
     os.link(photo, "hard.png")
     os.symlink("photos", "elsewhere")
-    assert run(generator, photo, target, "--overwrite") == 2
-    assert "an input is never written" in capsys.readouterr().err
+    assert run_infer(generator, photo, target, "--overwrite") == 2
+    assert "an input is never written" in error_line(capsys.readouterr().err)
     assert photo.read_bytes() == before
 
 
-def test_a_folder_run_never_writes_an_input_either(album, work, generator, capsys):
+def test_an_input_is_never_written_by_a_run_on_its_folder_either(album, work, generator, capsys):
     before = contents(album)
-    assert run(generator, album, album, "--overwrite") == 2
+    assert run_infer(generator, album, album, "--overwrite") == 2
     (work / "out").mkdir()
     os.link(album / "a.jpg", work / "out/a.jpg")
     os.symlink(album / "folder.jpg", work / "out/folder.jpg")
-    assert run(generator, album, "out", "--overwrite") == 1
+    assert run_infer(generator, album, "out", "--overwrite") == 1
     assert contents(album) == before
     assert capsys.readouterr().err.count("an input is never written") == 3
 
@@ -370,17 +440,19 @@ def test_a_folder_run_never_writes_an_input_either(album, work, generator, capsy
 def test_a_folder_that_is_linked_to_another_of_the_inputs_is_never_written(
     work, generator, capsys
 ):
-    for name, seed in (("album/sub/a.png", 0), ("album/other/a.png", 1)):
-        (work / name).parent.mkdir(parents=True)
-        Image.fromarray(noise(40, 30, seed=seed)).save(name)
+    save_noise("album/sub/a.png", seed=0)
+    save_noise("album/other/a.png", seed=1)
     before = contents(work / "album")
     (work / "out").mkdir()
     os.symlink(work / "album/other", "out/sub")
-    assert run(generator, "album", "out", "--overwrite") == 1
+    assert run_infer(generator, "album", "out", "--overwrite") == 1
     assert contents(work / "album") == before
-    captured = capsys.readouterr()
-    assert summary(captured).startswith("1 coloured, 0 there already, 1 failed")
-    assert "out/sub/a.png: an input is never written" in captured.err
+    printed = capsys.readouterr()
+    assert last_line(printed) == summary(colored=1, failed=1)
+    assert "out/sub/a.png: an input is never written" in printed.err
+
+
+# What a person at a terminal sees
 
 
 @pytest.mark.parametrize(
@@ -401,114 +473,133 @@ def test_a_folder_that_is_linked_to_another_of_the_inputs_is_never_written(
         (["in.png", "out.png", "--checkpoint", "missing.pt"], 1,
          "No such file or directory: 'missing.pt'"),
         (["in.png", "out.png", "--checkpoint", "text.jpg"], 1, "text.jpg is not a generator"),
-        (["in.png"], 2, "are required: "),
-    ],
+        (["in.png"], 2, "are required: ")
+    ]
 )
 def test_mistakes_are_one_clear_line_and_change_nothing(
     work, generator, capsys, arguments, code, words
 ):
-    Image.fromarray(noise(50, 40)).save("in.png")
+    save_noise("in.png", 50, 40)
     (work / "there.png").write_bytes(b"mine")
     (work / "text.jpg").write_text("text")
     (work / "folder").mkdir()
     shutil.copy("in.png", "folder")
     before = contents(work)
     if "--checkpoint" in arguments:
-        assert infer.main(arguments) == code
+        assert run(infer, *arguments) == code
     else:
-        assert run(generator, *arguments) == code
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and words in error and error.count("\n") == 1
+        assert run_infer(generator, *arguments) == code
+    assert words in error_line(capsys.readouterr().err)
     assert contents(work) == before
+
+
+def odd_tiff(path):
+    """A TIFF one of whose tags claims to be longer than the file, of which Pillow warns."""
+    Image.fromarray(noise(50, 40)).save(path, description="1931")
+    content = path.read_bytes()
+    description_tag, text_type = 270, 2
+    tag = description_tag.to_bytes(2, "little") + text_type.to_bytes(2, "little")
+    length = content.index(tag) + 4
+    path.write_bytes(content[:length] + (10**6).to_bytes(4, "little") + content[length + 4 :])
 
 
 def test_from_the_shell_there_is_never_a_traceback_nor_a_warning_of_pillow(work, generator):
     (work / "album").mkdir()
     (work / "album/text.jpg").write_text("text")
-    Image.fromarray(noise(50, 40)).save("album/odd.tif", description="1931")
-    odd = (work / "album/odd.tif").read_bytes()
-    tag = odd.index((270).to_bytes(2, "little") + (2).to_bytes(2, "little"))    # ImageDescription
-    odd = odd[: tag + 4] + (10**6).to_bytes(4, "little") + odd[tag + 8 :]       # its length
-    (work / "album/odd.tif").write_bytes(odd)
+    odd_tiff(work / "album/odd.tif")
     with pytest.warns(UserWarning, match="Tag data larger than file"):
         read_photo("album/odd.tif")
-    result = script("infer.py", "album", "out", "--checkpoint", generator, cwd=work)
-    assert result.returncode == 1 and "1 coloured, 0 there already, 1 failed" in result.stdout
-    assert result.stderr.startswith("error: ") and "text.jpg: " in result.stderr
-    assert result.stderr.count("\n") == 1
+    arguments = ["album", "out", "--checkpoint", generator]
+    result = run_python(ROOT / "infer.py", *arguments, cwd=work)
+    assert result.returncode == 1 and summary(colored=1, failed=1) in result.stdout
+    assert "text.jpg: " in error_line(result.stderr)
 
 
 def test_warnings_of_pillow_stay_away_from_whoever_calls_main(work, generator, monkeypatch):
-    Image.fromarray(noise(50, 40)).save("in.png")
+    save_noise("in.png", 50, 40)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50 * 40 - 1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         read_photo("in.png")
-        assert run(generator, "in.png", "out.png") == 0
+        assert run_infer(generator, "in.png", "out.png") == 0
     bombs = [warning for warning in caught if warning.category is Image.DecompressionBombWarning]
-    assert len(bombs) == 1          # of read_photo alone
+    assert len(bombs) == 1, "of read_photo alone"
 
 
 def test_help_says_how(capsys):
     with pytest.raises(SystemExit) as stop:
-        infer.main(["--help"])
+        run(infer, "--help")
     assert stop.value.code == 0 and capsys.readouterr().out.startswith("usage: infer.py")
 
 
-def test_an_output_folder_that_holds_the_input_folder_hides_nothing(
-    album, work, generator, capsys
-):
-    assert run(generator, album, work / "new" / "..") == 0
-    assert summary(capsys.readouterr()) == ALL_COLOURED
-    assert (work / "a.jpg").exists() and (work / "folder.jpg/b.PNG").exists()
+# Threads and devices
 
 
-def test_broken_links_and_folders_in_the_way_never_stop_the_rest(album, work, generator, capsys):
-    os.symlink("loop.jpg", album / "loop.jpg")
-    os.symlink("nowhere", album / "dangling.png")
-    (work / "out").mkdir()
-    (work / "out/folder.jpg").write_text("a file where a folder has to be")
-    assert run(generator, album, "out") == 1
-    captured = capsys.readouterr()
-    assert summary(captured).startswith("3 coloured, 0 there already, 3 failed")
-    errors = captured.err.splitlines()
-    assert len(errors) == 3 and all(line.startswith("error: ") for line in errors)
-
-
-def test_a_name_as_long_as_the_disk_allows(work, generator):
-    name = "n" * 251 + ".png"
-    Image.fromarray(noise(30, 30)).save("in.png")
-    assert run(generator, "in.png", name) == 0 and read_photo(name).size == (30, 30)
-
-
-def test_a_name_that_would_become_too_long_does_not_stop_the_rest(work, generator, capsys):
-    (work / "album").mkdir()
-    for name in ("n" * 251 + ".gif", "z.png"):
-        Image.fromarray(noise(30, 30)).save(work / "album" / name)
-    (work / "out").mkdir()
-    assert run(generator, "album", "out") == 1
-    captured = capsys.readouterr()
-    assert summary(captured).startswith("1 coloured, 0 there already, 1 failed")
-    assert "File name too long" in captured.err and captured.err.count("\n") == 1
-
-
-def test_an_extension_may_be_in_capitals(work, generator):
-    Image.fromarray(noise(30, 30)).save("in.png")
-    assert run(generator, "in.png", "OUT.PNG") == 0 and read_photo("OUT.PNG").size == (30, 30)
-
-
-def test_a_folder_is_coloured_two_photos_at_a_time_and_one_photo_with_all_cores(
+def test_a_folder_is_colored_two_photos_at_a_time_and_one_photo_with_all_cores(
     album, generator, monkeypatch
 ):
     """A second thread has OpenMP threads of its own: waking those costs more than they bring."""
-    colorize, seen = infer.colorize, []
+    seen = []
 
-    def spy(*args, **options):
+    def look(number):
         in_main_thread = threading.current_thread() is threading.main_thread()
         seen.append((in_main_thread, torch.get_num_threads()))
-        return colorize(*args, **options)
 
-    monkeypatch.setattr(infer, "colorize", spy)
-    assert run(generator, album / "a.jpg", "one.png") == 0 and seen == [(True, 2)]
-    assert run(generator, album, "out") == 0 and seen[1:] == [(False, 1)] * 4
+    watch(monkeypatch, infer, "colorize", before=look)
+    assert run_infer(generator, album / "a.jpg", "one.png") == 0 and seen == [(True, 2)]
+    assert run_infer(generator, album, "out") == 0 and seen[1:] == [(False, 1)] * 4
     assert torch.get_num_threads() == 2
+
+
+@pytest.fixture
+def colored(work, monkeypatch):
+    """For each of a folder's two photos that is "colored", whether that was in the main thread."""
+    save_noise("album/a.png", 8, 8, seed=0)
+    save_noise("album/b.png", 8, 8, seed=1)
+    seen = []
+
+    def colorize(G, photo, size, strength):
+        seen.append(threading.current_thread() is threading.main_thread())
+        return photo
+
+    config = {"path": "generator.pt", "data": "demo", "size": 32, "epochs": 1}
+    stub(monkeypatch, infer, "load_generator", result=SimpleNamespace(config=config))
+    watch(monkeypatch, infer, "colorize", instead=colorize)
+    return seen
+
+
+def infer_on(device, monkeypatch):
+    stub(monkeypatch, infer, "pick_device", result=device)
+    return run(infer, "album", "out", "--checkpoint", "generator.pt")
+
+
+@pytest.mark.parametrize("cores, threads", [(1, 1), (3, 3), (8, 8), (64, 8)])
+def test_a_card_has_a_thread_for_each_core_but_not_more_than_8(
+    colored, monkeypatch, cores, threads
+):
+    pools = watch(monkeypatch, infer, "ThreadPoolExecutor")
+    stub(monkeypatch, os, "cpu_count", result=cores)
+    assert infer_on(NEW_CARD, monkeypatch) == 0
+    assert [pool["max_workers"] for pool in pools] == [threads] and colored == [False, False]
+
+
+def test_it_colors_on_the_device_that_was_named(colored, monkeypatch):
+    asked = stub(monkeypatch, infer, "pick_device", result=CPU)
+    arguments = ["album", "out", "--checkpoint", "generator.pt", "--device", "cuda:1"]
+    assert run(infer, *arguments) == 0
+    assert asked == [{"name": "cuda:1"}]
+
+
+def test_on_mps_everything_is_done_in_the_main_thread(colored, monkeypatch):
+    assert infer_on(MPS, monkeypatch) == 0
+    assert colored == [True, True]
+
+
+def test_out_of_memory_names_the_cpu_and_not_the_size_that_G_was_trained_at(
+    colored, monkeypatch, capsys
+):
+    monkeypatch.setattr(infer, "colorize", out_of_memory)
+    assert infer_on(NEW_CARD, monkeypatch) == 1
+    message = error_line(capsys.readouterr().err)
+    assert message.startswith("out of memory: ")
+    assert "--device cpu" in message and "--size" not in message

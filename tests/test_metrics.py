@@ -1,14 +1,11 @@
 """The figures, against values worked out by hand, and of the truth and of gray."""
-import numpy as np
 import pytest
 import torch
 
 from pix2pix.color import encode
 from pix2pix.damage import damage
 from pix2pix.metrics import ab_error, colorfulness, evaluate, gray, psnr
-from tests.conftest import noise
-
-CPU = torch.device("cpu")
+from tests.helpers import CPU, noise_batch
 
 
 def test_ab_error_is_in_cie_units():
@@ -18,14 +15,14 @@ def test_ab_error_is_in_cie_units():
     assert ab_error(guess, truth).tolist() == pytest.approx([0, 5])
 
 
-def test_psnr_of_a_known_error():
+def test_psnr_has_the_known_value_of_a_known_error():
     truth = torch.full((2, 3, 4, 4), 100, dtype=torch.uint8)
     worse = truth.clone()
     worse[0] += 10                                                      # 20 log10(255 / 10)
     assert psnr(worse, truth).tolist() == pytest.approx([28.1308, 120], abs=1e-3)
 
 
-def test_colorfulness_of_known_pictures():
+def test_colorfulness_has_the_known_values_of_known_pictures():
     """Half red, half green: |R - G| is 255 all over, |yb| 127.5: only the means count."""
     picture = torch.zeros(3, 3, 2, 2, dtype=torch.uint8)
     picture[0, 0, 0] = 255
@@ -36,7 +33,7 @@ def test_colorfulness_of_known_pictures():
     assert colorfulness(picture).tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_evaluate_of_the_truth_is_perfect_and_of_gray_is_the_baseline():
+def test_evaluating_the_truth_is_perfect_and_gray_is_the_baseline():
     photos = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     batches = [photos[:2], photos[2:]]
     L, ab = encode(photos)
@@ -52,8 +49,7 @@ def test_evaluate_of_the_truth_is_perfect_and_of_gray_is_the_baseline():
 
 
 def test_evaluate_tells_how_much_damage_is_left():
-    photos = np.stack([noise(32, 32, seed=seed) for seed in range(24)])
-    photos = torch.from_numpy(photos).permute(0, 3, 1, 2)
+    photos = noise_batch(24, 32)
     L, ab = encode(photos)
     perfect = evaluate(lambda seen: (L, ab), [photos], CPU, repairs=True)
     assert perfect["L_error"] == 0 and perfect["psnr"] > 100

@@ -1,4 +1,4 @@
-"""What the networks compute: their layers, features and field of view; what was initialised."""
+"""What the networks are made of, how they begin, and what they compute."""
 import copy
 
 import pytest
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import resnet18
 
 from pix2pix.models import Discriminator, Generator, UpBlock
 from pix2pix.terminal import UserError
@@ -25,17 +25,14 @@ def imagenet_like():
 
 
 @pytest.fixture
-def torch_home(tmp_path, monkeypatch, imagenet_like):
-    folder = tmp_path / "hub/checkpoints"
-    folder.mkdir(parents=True)
-    torch.save(imagenet_like, folder / ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1])
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    return folder
+def downloaded(weights_file, imagenet_like):
+    """These weights lie where PyTorch keeps what it downloaded."""
+    torch.save(imagenet_like, weights_file)
 
 
 @torch.no_grad()
 def test_pretrained_encoder_yields_the_features_of_torchvisions_resnet18(
-    torch_home, imagenet_like
+    downloaded, imagenet_like
 ):
     G = Generator(pretrained=True).eval()
     reference = resnet18()
@@ -48,7 +45,7 @@ def test_pretrained_encoder_yields_the_features_of_torchvisions_resnet18(
     for layer in (reference.layer1, reference.layer2, reference.layer3, reference.layer4):
         x = layer(x)
         expected.append(x)
-    seen = []
+    seen = []                                   # what comes from below, and the skip
     for block in G.decoder:
         block.register_forward_pre_hook(lambda block, inputs: seen.append(inputs))
     G(L)
@@ -57,7 +54,7 @@ def test_pretrained_encoder_yields_the_features_of_torchvisions_resnet18(
         assert torch.equal(feature, want)
 
 
-def test_initialisation_touches_the_decoder_and_never_the_encoder(torch_home, imagenet_like):
+def test_initialization_touches_the_decoder_and_never_the_encoder(downloaded, imagenet_like):
     G = Generator(pretrained=True)
     for name, weight in G.encoder.state_dict().items():
         assert torch.equal(weight, imagenet_like[name]), name
@@ -69,21 +66,18 @@ def test_initialisation_touches_the_decoder_and_never_the_encoder(torch_home, im
         assert abs(weights.std() / 0.02 - 1) < tolerance
 
 
-def test_weights_that_cannot_be_had_are_one_clear_error(tmp_path, monkeypatch):
-    folder = tmp_path / "hub/checkpoints"
-    folder.mkdir(parents=True)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (folder / "resnet18-f37072fd.pth").write_bytes(b"<html>404</html>")
+def test_weights_that_cannot_be_had_are_one_clear_error(weights_file):
+    weights_file.write_bytes(b"<html>404</html>")
     with pytest.raises(UserError) as caught:
         Generator(pretrained=True)
     message = str(caught.value)
-    assert "resnet18-f37072fd.pth" in message and str(folder) in message
+    assert "resnet18-f37072fd.pth" in message and str(weights_file.parent) in message
     assert "--no-pretrained" in message and "\n" not in message
 
 
 @pytest.mark.parametrize("net", [Generator(pretrained=False), Discriminator()])
 def test_what_is_saved_of_a_network_is_its_weights_and_batchnorms_statistics(net):
-    """What more were saved would be missed in the files that are there already."""
+    """Anything more would be missing in the files that exist already."""
     others = net.state_dict().keys() - dict(net.named_parameters()).keys()
     kinds = {name.rpartition(".")[2] for name in others}
     assert kinds == {"running_mean", "running_var", "num_batches_tracked"}
@@ -106,7 +100,7 @@ def describe(layer):
     return str(layer)
 
 
-def test_the_layers_of_the_discriminator():
+def test_the_discriminator_has_the_papers_layers():
     """The paper's C64-C128-C256-C512 (section 6.1.2): no BatchNorm in C64, leaky ReLUs of 0.2."""
     assert [describe(layer) for layer in Discriminator().layers] == [
         "4x4 3 -> 64, stride 2, bias", "LeakyReLU 0.2",
@@ -117,7 +111,7 @@ def test_the_layers_of_the_discriminator():
     ]
 
 
-def test_the_layers_of_a_block_of_the_decoder():
+def test_a_block_of_the_decoder_has_two_convolutions_of_3x3():
     """The bias of a convolution is that of the BatchNorm after it."""
     block = UpBlock(6, 4, 5)
     assert [describe(layer) for layer in (block.from_below, block.from_skip, *block.rest)] == [
@@ -128,7 +122,7 @@ def test_the_layers_of_a_block_of_the_decoder():
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", [(2, 1, 256, 256), (1, 1, 96, 160), (1, 1, 32, 32)])
-def test_output_shape_and_range(shape):
+def test_the_output_has_the_shape_of_the_input_and_the_range_of_ab(shape):
     G = Generator(pretrained=False).eval()
     G.head.weight.mul_(1000)
     ab = G(torch.rand(shape))
@@ -148,7 +142,7 @@ def test_every_skip_reaches_the_output(stage):
     assert (G(L) - before).abs().max() > 1e-5
 
 
-def test_generator_takes_at_most_13_gflop_a_picture():
+def test_the_generator_takes_at_most_13_gflop_a_picture():
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         Generator(pretrained=False).eval()(torch.rand(1, 1, 256, 256))
     assert 10e9 < counter.get_total_flops() <= 13e9

@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin
 
 from pix2pix.photo import PhotoError, check_photo, find_photos, read_photo, shrink, write_photo
-from tests.conftest import noise
+from tests.helpers import noise
 
 RGB = noise(61, 47)
 GRAY = noise(61, 47, channels=1)

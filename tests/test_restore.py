@@ -1,5 +1,4 @@
-"""--restore: one network that colours and repairs, in the same steps, files and programs."""
-import numpy as np
+"""--restore: one network that colors and repairs, in the same steps, files and programs."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,23 +13,19 @@ from pix2pix.data import load_photos, split
 from pix2pix.files import load_saved
 from pix2pix.models import Discriminator, Generator
 from pix2pix.photo import read_photo
-from tests.conftest import TINY, noise, read_log
-from tests.test_resume import assert_equal, checkpoint, figures, interrupt_at_step
+from tests.helpers import (
+    CPU, assert_same_run, epochs, interrupt_at_step, noise, noise_batch, read_log, run, run_infer,
+    run_train, save_noise
+)
 
 
 def restorer(share, instead, seed=0):
-    """A generator whose first two channels before the sigmoids are these numbers, everywhere."""
+    """A generator whose first two channels, before the sigmoids, are these numbers everywhere."""
     torch.manual_seed(seed)
     G = Generator(pretrained=False, repairs=True).eval()
     G.head.weight.data[:2] = 0
     G.head.bias.data[:2] = torch.tensor([share, instead])
     return G
-
-
-def photos_of_noise(size):
-    """uint8 (8, 3, size, size)"""
-    photos = np.stack([noise(size, size, seed=seed) for seed in range(8)])
-    return torch.from_numpy(photos).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 128, 128), (1, 1, 96, 160)])
@@ -47,7 +42,7 @@ def test_the_generator_puts_out_L_and_ab(shape):
     assert all(weight.grad.abs().sum() > 0 for weight in G.head.parameters())
 
 
-def test_what_is_not_lost_or_not_surely_stays_as_it_is():
+def test_what_is_not_surely_lost_stays_as_it_is():
     L = torch.rand(2, 1, 64, 64)
     assert torch.equal(restorer(-200, 3)(L)[:, :1], L)
     assert torch.equal(restorer(-1.4, 3)(L)[:, :1], L)
@@ -61,9 +56,9 @@ def test_what_is_not_lost_or_not_surely_stays_as_it_is():
 @torch.no_grad()
 def test_a_prediction_is_the_generators_own_L_or_else_the_first_and_ab():
     L = torch.rand(2, 1, 64, 64)
-    colours = Generator(pretrained=False).eval()
+    colors = Generator(pretrained=False).eval()
     repairs = restorer(0, 200)
-    for G, expected in ((colours, torch.cat((L, colours(L)), dim=1)), (repairs, repairs(L))):
+    for G, expected in ((colors, torch.cat((L, colors(L)), dim=1)), (repairs, repairs(L))):
         assert torch.equal(torch.cat(G.predict(L), dim=1), expected)
 
 
@@ -84,7 +79,7 @@ def test_the_discriminator_judges_L_too():
 
 
 def test_examples_are_plain_or_damaged():
-    photos = photos_of_noise(32)
+    photos = noise_batch(8, 32)
     L, ab = encode(photos)
     seen, target, lost = examples(photos, False, 5)
     assert torch.equal(seen, L) and torch.equal(target, ab) and lost is None
@@ -99,7 +94,7 @@ def test_L1_counts_what_is_lost_six_times():
     G = Generator(pretrained=False, repairs=True)
     D = Discriminator(3)
     opt_G, opt_D = (torch.optim.SGD(net.parameters(), 0) for net in (G, D))
-    L, target, lost = examples(photos_of_noise(32), True, 5)
+    L, target, lost = examples(noise_batch(8, 32), True, 5)
     weight = torch.where(lost, 6.0, 1.0).expand(8, 3, 32, 32)
     errors = (G(L) - target).abs().detach()
     expected = pytest.approx(((errors * weight).sum() / weight.sum()).item(), rel=1e-5)
@@ -110,9 +105,9 @@ def test_L1_counts_what_is_lost_six_times():
     assert errors.mean().item() != expected
 
 
-def run(scenes, *options, out="out"):
-    epochs = ["--pretrain-epochs", "1", "--gan-epochs", "1", "--restore", "--out", out]
-    return train.main(["--data", str(scenes), *TINY, *epochs, *options])
+def restore(scenes):
+    """Train an epoch of 5 steps in each phase."""
+    return run_train(scenes, *epochs(1, 1), "--restore", "--out", "out")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +115,7 @@ def whole(tmp_path_factory, scenes):
     folder = tmp_path_factory.mktemp("restore")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert run(scenes) == 0
+        assert restore(scenes) == 0
     return folder / "out"
 
 
@@ -131,21 +126,18 @@ def test_the_log_tells_of_repairs_and_the_generator_that_it_repairs(whole):
 
 
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
-    work, scenes, whole, capsys, monkeypatch
+    work, scenes, whole, monkeypatch
 ):
     with monkeypatch.context() as patch:
         interrupt_at_step(patch, 8)
-        assert run(scenes) == 130
-    assert train.main(["--data", str(scenes), "--resume", "--out", "out"]) == 0
-    assert_equal(checkpoint(), checkpoint(whole))
-    assert figures(read_log("out")) == figures(read_log(whole))
-    sample = "samples/002_gan.png"
-    assert (work / "out" / sample).read_bytes() == (whole / sample).read_bytes()
+        assert restore(scenes) == 130
+    assert run(train, "--data", scenes, "--resume", "--out", "out", "--device", "cpu") == 0
+    assert_same_run("out", whole)
 
 
 def test_infers_program_takes_a_generator_that_repairs(work, whole):
-    Image.fromarray(noise(70, 50, channels=1)).save("in.png")
-    assert infer.main(["in.png", "out.png", "--checkpoint", str(whole / "generator.pt")]) == 0
+    save_noise("in.png", 70, 50, channels=1)
+    assert run_infer(whole / "generator.pt", "in.png", "out.png") == 0
     assert read_photo("out.png").size == (70, 50)
 
 
@@ -170,7 +162,7 @@ def test_at_full_resolution_only_the_correction_is_enlarged(size):
     L, _ = encode(pil_to_tensor(photo)[None])
 
     def restored(share, instead):
-        """L of the photo that a generator gives back, without colours."""
+        """L of the photo that a generator gives back, without colors."""
         G = restorer(share, instead)
         G.head.weight.data[2:] = 0
         G.head.bias.data[2:] = 0
@@ -185,17 +177,15 @@ def test_at_full_resolution_only_the_correction_is_enlarged(size):
     assert (lighter - L).abs().max() * 255 > 20
 
 
-def test_it_learns_to_repair_and_to_colour(work):
+def test_it_learns_to_repair_and_to_color(work):
     """A few steps show that it tells what is lost, on scenes that it never saw."""
-    options = "--data demo --limit 90 --val 18 --size 32 --batch-size 4 --lr 1e-3 --restore"
-    options += " --pretrain-epochs 2 --gan-epochs 0 --no-pretrained --out out"
-    options += " --device cpu --precision fp32"
-    assert train.main(options.split()) == 0
+    options = "--limit 90 --val 18 --lr 1e-3 --restore --out out".split()
+    assert run_train("demo", *epochs(2, 0), *options) == 0
     first, *_, last = read_log("out")
     images, _, _ = load_photos("demo", 32, 90)
     L, _ = encode(images[split(90, 18, 0)[1]])
     damaged, lost = damage(L, "held out")
-    G = infer.load_generator("out/generator.pt", torch.device("cpu"))
+    G = infer.load_generator("out/generator.pt", CPU)
     with torch.no_grad():
         mended, _ = G.predict(damaged)
     change = (mended - damaged).abs()

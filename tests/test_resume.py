@@ -3,7 +3,6 @@ import contextlib
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -11,87 +10,49 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from torchvision.models import resnet18
 
-import infer
 import train
 from pix2pix import files, models
 from pix2pix.terminal import UsageError
-from tests.conftest import ROOT, TINY, noise, read_log
-
-EPOCHS = ["--pretrain-epochs", "2", "--gan-epochs", "2"]               # of 5 steps each
-TIMINGS = {"seconds", "pictures_per_second"}
-
-
-def run(photos, *options, out="out"):
-    return train.main(["--data", str(photos), *TINY, *EPOCHS, "--out", out, *options])
+from tests.helpers import (
+    ROOT, TINY, assert_equal, assert_same_run, checkpoint, epochs, error_line, interrupt_at_step,
+    out_of_memory, read_log, run, run_infer, run_train, save_noise, stub, watch, without_timings
+)
 
 
-def checkpoint(out="out"):
-    return files.load_saved(Path(out, "checkpoint.pt"), "checkpoint")
-
-
-def figures(rows):
-    return [{name: row[name] for name in row.keys() - TIMINGS} for row in rows]
-
-
-def assert_equal(saved, other, path=""):
-    """Bit for bit, but for timings."""
-    assert type(saved) is type(other), path
-    if isinstance(saved, torch.Tensor):
-        assert torch.equal(saved, other), path
-    elif isinstance(saved, dict):
-        assert saved.keys() - TIMINGS == other.keys() - TIMINGS, path
-        for name in saved.keys() - TIMINGS:
-            assert_equal(saved[name], other[name], f"{path}/{name}")
-    elif isinstance(saved, (list, tuple)):
-        assert len(saved) == len(other), path
-        for index, pair in enumerate(zip(saved, other)):
-            assert_equal(*pair, f"{path}/{index}")
-    else:
-        assert saved == other, path
-
-
-def interrupt_at_step(monkeypatch, number):
-    """Ctrl-C at a step of training, whatever the phase."""
-    calls = []
-
-    def count(step):
-        def wrapped(*args):
-            calls.append(step)
-            if len(calls) == number:
-                # Else a job in the background would ignore it.
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                signal.raise_signal(signal.SIGINT)
-            return step(*args)
-
-        return wrapped
-
-    monkeypatch.setattr(train, "pretrain_step", count(train.pretrain_step))
-    monkeypatch.setattr(train, "gan_step", count(train.gan_step))
+def train_here(photos, *options):
+    """Train two epochs of 5 steps in each phase, unless the options say else, into "out"."""
+    return run_train(photos, *epochs(2, 2), "--out", "out", *options)
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory, scenes):
-    """A copy, whose files these tests may touch."""
+    """A copy of the photos, whose files these tests may touch."""
     return shutil.copytree(scenes, tmp_path_factory.mktemp("copy") / "photos")
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, photos):
+    """The results of a run that was never stopped."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert run(photos) == 0
+        assert train_here(photos) == 0
     return folder / "out"
 
 
 @pytest.fixture(scope="module")
 def facts(uninterrupted):
-    """Its checkpoint, but for networks and optimizers."""
+    """Its checkpoint, without networks and optimizers."""
     saved = checkpoint(uninterrupted)
     return {name: saved[name] for name in ("kind", "config", "identity", "rows")}
+
+
+@pytest.fixture
+def saved_facts(work, facts):
+    """The same in "out", where a run finds it: enough for what is refused before training."""
+    files.save(work / "out/checkpoint.pt", facts)
 
 
 @pytest.fixture
@@ -110,11 +71,11 @@ def is_half_written(out):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory, photos):
-    """The real program, killed while it saves an epoch that is not the first."""
+    """The results of the real program, killed while it saves an epoch that is not the first."""
     folder = tmp_path_factory.mktemp("killed")
-    options = ["--pretrain-epochs", "2", "--gan-epochs", "0", "--save-seconds", "0"]
+    options = [*TINY, *epochs(2, 0), "--save-seconds", "0", "--out", "out"]
     process = subprocess.Popen(
-        [sys.executable, ROOT / "train.py", "--data", photos, *TINY, *options, "--out", "out"],
+        [sys.executable, ROOT / "train.py", "--data", photos, *options],
         cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "2"}, stderr=subprocess.PIPE
     )
     while not is_half_written(folder / "out"):
@@ -126,11 +87,11 @@ def killed(tmp_path_factory, photos):
 
 
 def test_a_kill_in_the_middle_of_a_save_costs_only_that_epoch(killed, uninterrupted):
-    """What is cut in the middle is under another name; the log may be ahead."""
+    """What is cut in the middle has another name; the log may be ahead."""
     assert list(killed.glob(".pix2pix-*")), "it was killed in the middle"
-    rows = figures(read_log(uninterrupted))
-    assert figures(checkpoint(killed)["rows"]) == rows[:2]
-    assert figures(read_log(killed)) == rows[:3]
+    rows = without_timings(read_log(uninterrupted))
+    assert without_timings(checkpoint(killed)["rows"]) == rows[:2]
+    assert without_timings(read_log(killed)) == rows[:3]
 
 
 def test_a_run_that_was_killed_trained_further_and_interrupted_equals_one_that_was_not(
@@ -141,23 +102,18 @@ def test_a_run_that_was_killed_trained_further_and_interrupted_equals_one_that_w
     for saved_epochs in (2, 3):
         with monkeypatch.context() as patch:
             interrupt_at_step(patch, 7)
-            assert run(photos, "--resume", "--save-seconds", "0") == 130
+            assert train_here(photos, "--resume", "--save-seconds", 0) == 130
         what_to_do = "the same command with --resume goes on after the last saved epoch"
         assert capsys.readouterr().err == f"interrupted: {what_to_do}\n"
         assert len(read_log("out")) == 1 + saved_epochs
-    assert run(photos, "--resume", "--save-seconds", "0") == 0
-    assert_equal(checkpoint(), checkpoint(uninterrupted))
-    assert figures(read_log("out")) == figures(read_log(uninterrupted))
+    assert train_here(photos, "--resume", "--save-seconds", 0) == 0
+    assert_same_run("out", uninterrupted)
     names = ["001_pretrain.png", "002_pretrain.png", "003_gan.png", "004_gan.png"]
     assert sorted(os.listdir("out/samples")) == names
-    for name in ("002_pretrain.png", "004_gan.png"):
-        same = (uninterrupted / "samples" / name).read_bytes()
-        assert (work / "out/samples" / name).read_bytes() == same
 
 
-def test_another_seed_gives_another_result(work, photos, uninterrupted, monkeypatch):
-    monkeypatch.setattr(files, "save", lambda path, content: None)
-    assert run(photos, "--seed", "1", "--pretrain-epochs", "1", "--gan-epochs", "0") == 0
+def test_another_seed_gives_another_result(work, photos, uninterrupted, saved):
+    assert train_here(photos, "--seed", 1, *epochs(1, 0)) == 0
     other = read_log("out")
     rows = read_log(uninterrupted)
     assert other[0]["ab_error"] != rows[0]["ab_error"], "other photos are held out"
@@ -166,12 +122,12 @@ def test_another_seed_gives_another_result(work, photos, uninterrupted, monkeypa
 
 def test_without_resume_a_run_is_never_overwritten(photos, copied, capsys):
     before = {path: path.stat().st_ino for path in copied.iterdir()}
-    assert run(photos) == 1
-    assert "--resume" in capsys.readouterr().err
+    assert train_here(photos) == 1
+    assert "--resume" in error_line(capsys.readouterr().err)
     assert {path: path.stat().st_ino for path in copied.iterdir()} == before
 
 
-def test_a_finished_run_says_so_keeps_its_options_and_mends_its_results(
+def test_a_finished_run_says_so_keeps_its_options_and_repairs_its_results(
     photos, copied, uninterrupted, capsys
 ):
     """Photos whose files have another date are still the same photos."""
@@ -179,19 +135,15 @@ def test_a_finished_run_says_so_keeps_its_options_and_mends_its_results(
     (copied / "samples/004_gan.png").unlink()
     (copied / "generator.pt").unlink()
     os.utime(photos / "01.jpg", (1, 1))
-    options = ["--data", str(photos), "--out", "out", "--resume", "--device", "cpu"]
-    assert train.main(options) == 0
+    assert run(train, "--data", photos, "--out", "out", "--resume", "--device", "cpu") == 0
     assert "done: look at out/samples" in capsys.readouterr().out
-    assert_equal(checkpoint(), checkpoint(uninterrupted))
-    assert figures(read_log("out")) == figures(read_log(uninterrupted))
+    assert_same_run("out", uninterrupted)
     assert_equal(*(files.load_saved(out / "generator.pt", "generator")
                    for out in (copied, uninterrupted)))
-    sample = "samples/004_gan.png"
-    assert (copied / sample).read_bytes() == (uninterrupted / sample).read_bytes()
 
 
 @pytest.mark.parametrize(
-    "options, saved",
+    "options, kept",
     [
         ("--size 64", 32),
         ("--batch-size 5", 4),
@@ -207,13 +159,12 @@ def test_a_finished_run_says_so_keeps_its_options_and_mends_its_results(
     ]
 )
 def test_an_option_that_contradicts_the_run_is_an_error_that_names_both_values(
-    work, photos, facts, capsys, options, saved
+    photos, saved_facts, capsys, options, kept
 ):
-    files.save(work / "out/checkpoint.pt", facts)
-    assert run(photos, "--resume", *options.split()) == 2
-    saved = str(saved).format(photos=photos)
-    message = f"error: {options} contradicts the run to resume: {saved} (see train.py --help)\n"
-    assert capsys.readouterr().err == message
+    assert train_here(photos, "--resume", *options.split()) == 2
+    kept = str(kept).format(photos=photos)
+    message = error_line(capsys.readouterr().err)
+    assert message == f"{options} contradicts the run to resume: {kept} (see train.py --help)"
 
 
 def test_what_does_not_decide_the_result_may_change_and_a_folder_may_end_in_a_slash(photos, facts):
@@ -232,29 +183,29 @@ def test_epochs_of_L1_may_grow_until_the_gan_has_begun(photos, facts):
         train.parse_options(longer, facts)
 
 
-def test_to_go_on_needs_no_weights_of_imagenet(work, photos, facts, monkeypatch, capsys):
+def test_a_resumed_run_needs_no_weights_of_imagenet(work, photos, facts, monkeypatch, capsys):
     """They came when the run began, and the network that trained on is in the checkpoint."""
-    pretrained = facts | {"config": facts["config"] | {"no_pretrained": False}, "identity": "other"}
-    files.save(work / "out/checkpoint.pt", pretrained)
-    monkeypatch.setattr(models, "resnet18", lambda weights: pytest.fail("asked") if weights
-                        else resnet18())
-    assert train.main(["--data", str(photos), "--out", "out", "--resume", "--device", "cpu"]) == 1
-    assert "has changed since" in capsys.readouterr().err
+    config = facts["config"] | {"no_pretrained": False}
+    files.save(work / "out/checkpoint.pt", facts | {"config": config, "identity": "other"})
+    asked = watch(monkeypatch, models, "resnet18", instead=lambda **options: resnet18())
+    assert run(train, "--data", photos, "--out", "out", "--resume", "--device", "cpu") == 1
+    assert "has changed since" in error_line(capsys.readouterr().err)
+    assert [call["weights"] for call in asked] == [None]
 
 
-def test_a_run_without_restore_does_not_become_one_with_it(work, photos, facts, capsys):
-    files.save(work / "out/checkpoint.pt", facts)
-    assert run(photos, "--resume", "--restore") == 2
-    assert "--restore True contradicts the run to resume: False" in capsys.readouterr().err
+def test_a_run_without_restore_does_not_become_one_with_it(photos, saved_facts, capsys):
+    assert train_here(photos, "--resume", "--restore") == 2
+    message = error_line(capsys.readouterr().err)
+    assert message.startswith("--restore True contradicts the run to resume: False")
 
 
 def test_photos_that_changed_are_an_error(work, photos, facts, capsys):
     shutil.copytree(photos, "photos")
-    Image.fromarray(noise(72, 60)).save("photos/01.jpg")
+    save_noise("photos/01.jpg", 72, 60)
     moved = facts | {"config": facts["config"] | {"data": "photos"}}
     files.save(work / "out/checkpoint.pt", moved)
-    assert run("photos", "--resume") == 1
-    assert "photos has changed" in capsys.readouterr().err
+    assert train_here("photos", "--resume") == 1
+    assert error_line(capsys.readouterr().err).startswith("photos has changed")
 
 
 def test_saved_files_hold_tensors_and_plain_values_only(uninterrupted):
@@ -285,41 +236,37 @@ def not_checkpoints(facts, generator):
 
 
 def test_a_file_that_is_no_checkpoint_gets_one_clear_line(work, photos, facts, generator, capsys):
-    message = "error: out/checkpoint.pt is not a checkpoint that train.py wrote, or not the whole"
+    expected = "out/checkpoint.pt is not a checkpoint that train.py wrote, or not the whole of one"
     (work / "out").mkdir()
     for what, content in not_checkpoints(facts, generator):
         (work / "out/checkpoint.pt").write_bytes(content)
-        assert run(photos, "--resume") == 1, what
-        assert capsys.readouterr().err == f"{message} of one\n", what
+        assert train_here(photos, "--resume") == 1, what
+        assert error_line(capsys.readouterr().err) == expected, what
 
 
 @pytest.mark.parametrize("change", [{"G": {}}, {"opt_G": {}}, {"opt_D": {"param_groups": []}}])
 def test_a_checkpoint_of_another_version_gets_one_clear_line(
     copied, photos, capsys, monkeypatch, change
 ):
-    changed = checkpoint(copied) | change
-    monkeypatch.setattr(files, "load_saved", lambda *_: changed)
-    assert run(photos, "--resume") == 1
-    message = "error: out/checkpoint.pt is of another version of this program\n"
-    assert capsys.readouterr().err == message
+    stub(monkeypatch, files, "load_saved", result=checkpoint(copied) | change)
+    assert train_here(photos, "--resume") == 1
+    message = error_line(capsys.readouterr().err)
+    assert message == "out/checkpoint.pt is of another version of this program"
 
 
-def test_a_gpu_that_is_full_does_not_make_a_checkpoint_one_of_another_version(
+def test_a_full_gpu_does_not_make_a_checkpoint_one_of_another_version(
     copied, photos, capsys, monkeypatch
 ):
-    def fill(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-
-    monkeypatch.setattr(torch.optim.Adam, "load_state_dict", fill)
-    assert run(photos, "--resume") == 1
-    assert capsys.readouterr().err == "error: out of memory: try a smaller --batch-size\n"
+    monkeypatch.setattr(torch.optim.Adam, "load_state_dict", out_of_memory)
+    assert train_here(photos, "--resume") == 1
+    message = error_line(capsys.readouterr().err)
+    assert message == "out of memory: try a smaller --batch-size"
 
 
-def test_a_checkpoint_is_refused_where_a_generator_is_expected(work, facts, capsys):
-    files.save(work / "checkpoint.pt", facts)
-    Image.fromarray(noise(40, 40)).save("in.png")
-    assert infer.main(["in.png", "out.png", "--checkpoint", "checkpoint.pt"]) == 1
-    assert "is not a generator that train.py wrote" in capsys.readouterr().err
+def test_a_checkpoint_is_refused_where_a_generator_is_expected(work, saved_facts, capsys):
+    save_noise("in.png")
+    assert run_infer("out/checkpoint.pt", "in.png", "out.png") == 1
+    assert "is not a generator that train.py wrote" in error_line(capsys.readouterr().err)
 
 
 def test_a_full_disk_is_a_clear_error_and_keeps_the_last_good_checkpoint(
@@ -329,10 +276,9 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_last_good_checkpoint(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100 * 2**20, hard))      # generator.pt is smaller
     try:
-        assert run(photos, "--resume", "--gan-epochs", "3") == 1
+        assert train_here(photos, "--resume", "--gan-epochs", 3) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and "File too large" in error and error.count("\n") == 1
+    assert "File too large" in error_line(capsys.readouterr().err)
     kept = copied / "checkpoint.pt"
     assert kept.samefile(uninterrupted / "checkpoint.pt") and not list(copied.glob(".*"))

@@ -7,7 +7,6 @@ import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
@@ -19,7 +18,7 @@ from pix2pix import data, demo, sets
 from pix2pix.data import load_photos
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
-from tests.conftest import TINY, noise
+from tests.helpers import Clock, at_call, error_line, noise, raising, run_train, stub, watch
 
 SHIPPED_PAUSES = sets.PAUSES
 TREE = "/tree?recursive=1"
@@ -38,11 +37,15 @@ def jpeg(index, gray=False):
 class Server:
     """Files by path; `troubles` lists for a path what goes wrong at its first requests.
 
-    The last of them goes wrong for ever if "..." follows. "drip" and "stall" come to a whole file.
+    The last of them goes wrong forever if "..." follows. "drip" and "stall" come to a whole file.
     """
 
     def __init__(self):
-        self.files, self.troubles, self.requests, self.ranges, outer = {}, {}, [], True, self
+        self.files = {}
+        self.troubles = {}
+        self.requests = []
+        self.ranges = True
+        outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
@@ -61,22 +64,32 @@ class Server:
         self.http.shutdown()
         self.http.server_close()
 
+    def next_trouble(self, path):
+        left = self.troubles.get(path)
+        if not left:
+            return None
+        return left[0] if left[1:] == ["..."] else left.pop(0)
+
     def answer(self, handler, path):
         self.requests.append(path)
-        left = self.troubles.get(path, [])
-        trouble = left[0] if left[1:] == ["..."] else left.pop(0) if left else None
-        body, status, headers = self.files.get(path), 200, {}
+        trouble = self.next_trouble(path)
+        body = self.files.get(path)
+        status = 200
+        headers = {}
         if trouble in (404, 410, 429, 500) or body is None:
             return handler.send_error(trouble or 404)
         if trouble == "html":
             body = b"<!DOCTYPE html><html>please log in</html>"
         if trouble == "redirect":
-            status, headers["Location"] = 302, self.address + "/moved" + path
+            status = 302
+            headers["Location"] = self.address + "/moved" + path
             self.files["/moved" + path] = body
         span = handler.headers["Range"]
         if span and self.ranges:
             assert span.startswith("bytes=-")
-            whole, body, status = len(body), body[-int(span[7:]) :], 206
+            whole = len(body)
+            body = body[-int(span[7:]) :]
+            status = 206
             headers["Content-Range"] = f"bytes {whole - len(body)}-{whole - 1}/{whole}"
         wrong = {"too long": 100, "too short": -100}
         headers["Content-Length"] = len(body) + wrong.get(trouble, 0)
@@ -106,8 +119,9 @@ def server(work, monkeypatch):
 
 def lose_patience(patch, trouble):
     """A byte, or a whole file, may take no longer than 0.2 s where the server takes 0.6 s."""
-    if trouble in ("stall", "drip"):
-        patch.setattr(sets, {"stall": "TIMEOUT", "drip": "TIMEOUT_FILE"}[trouble], 0.2)
+    limits = {"stall": "TIMEOUT", "drip": "TIMEOUT_FILE"}
+    if trouble in limits:
+        patch.setattr(sets, limits[trouble], 0.2)
 
 
 @pytest.fixture
@@ -131,8 +145,10 @@ def list_tree(server, names):
 
 @pytest.fixture
 def coco(server, monkeypatch):
-    """An archive of 30 photos behind 17 MB of others, with the zip64 records of a large one, and
-    the single files."""
+    """An archive of 30 photos behind 17 MB of others, and the single files.
+
+    It has the zip64 records of a large one.
+    """
     monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 10)
     monkeypatch.setitem(sets.SETS, "coco", replace(sets.SETS["coco"], most=9))
     buffer = io.BytesIO()
@@ -190,7 +206,7 @@ def test_an_existing_folder_wins_over_the_name_of_a_set(server, work):
     assert len(load_photos("groups", 32)[0]) == 1 and server.requests == []
 
 
-def test_coco_is_the_first_colour_photos_in_an_order_that_never_changes(server, coco, work):
+def test_coco_is_the_first_color_photos_in_an_order_that_never_changes(server, coco, work):
     images, skipped, _ = load_photos("coco", 32)
     order = json.loads((work / "data/coco/listing.json").read_text())
     assert len(order) == 30 and order != sorted(order)
@@ -232,15 +248,15 @@ def test_a_trouble_that_passes_costs_nothing(server, groups, monkeypatch, troubl
 
 def test_a_slow_server_is_given_time(server, groups, monkeypatch):
     """As it is shipped: to answer at all, and between four tries."""
-    slept = []
-    clock = SimpleNamespace(sleep=slept.append, monotonic=time.monotonic)
+    clock = Clock()
     monkeypatch.setattr(sets, "time", clock)
     monkeypatch.setattr(sets, "PAUSES", SHIPPED_PAUSES)
     server.troubles = {TREE: [500, "..."]}
     with pytest.raises(UserError, match="500"):
         load_photos("groups", 32)
     assert server.requests == [TREE] * 4
-    assert tuple(slept) == SHIPPED_PAUSES == tuple(sorted(slept)) and min(slept) >= 1
+    assert tuple(clock.slept) == SHIPPED_PAUSES == tuple(sorted(SHIPPED_PAUSES))
+    assert min(SHIPPED_PAUSES) >= 1
     assert sets.TIMEOUT >= 5 and sets.TIMEOUT_FILE >= 60
 
 
@@ -264,37 +280,29 @@ def test_photos_that_are_gone_are_listed_and_do_not_stop_the_rest(server, groups
 def test_giving_up_is_one_clear_line_and_the_next_run_goes_on(
     server, groups, work, capsys, monkeypatch, trouble
 ):
-    monkeypatch.setattr(train, "fit", lambda *args: None)      # which is not what is tested here
+    stub(monkeypatch, train, "fit")             # which is not what is tested here
     server.troubles = {f"/raw/{groups[7]}": [trouble, "..."]}
-    options = ["--data", "groups", *TINY, "--val", "2"]
     with monkeypatch.context() as patch:
         lose_patience(patch, trouble)
-        assert train.main(options) == 1
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {server.address}/raw/Wed3a/") and error.count("\n") == 1
+        assert run_train("groups", "--val", 2) == 1
+    message = error_line(capsys.readouterr().err)
+    assert message.startswith(f"{server.address}/raw/Wed3a/")
     advice = "try again (what came stays), or get them by hand and name their folder"
-    assert advice in error and ("not whole in" in error) == (trouble == "drip")
+    assert advice in message and ("not whole in" in message) == (trouble == "drip")
     # And a part is never taken for the whole.
     assert not (work / "runs").exists() and not list(work.glob("data/cache/*"))
     assert groups[7] not in photos("data/groups") and not list(work.rglob(".*"))
-    there, server.troubles = photos("data/groups"), {}
+    there = photos("data/groups")
+    server.troubles = {}
     server.requests.clear()
-    assert train.main(options) == 0
+    assert run_train("groups", "--val", 2) == 0
     assert "10 photos to train on, 2 held out" in capsys.readouterr().out
     assert sorted(server.requests) == [f"/raw/{name}" for name in groups if name not in there]
 
 
 def test_an_interrupted_download_goes_on_where_it_was(server, groups, monkeypatch):
-    fetch, calls = sets._fetch, []
-
-    def interrupt(*args, **options):
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return fetch(*args, **options)
-
     with monkeypatch.context() as patch:
-        patch.setattr(sets, "_fetch", interrupt)
+        watch(patch, sets, "_fetch", before=at_call(6, raising(KeyboardInterrupt)))
         with pytest.raises(KeyboardInterrupt):
             load_photos("groups", 32)
     assert 0 < len(photos("data/groups")) < 12
@@ -325,15 +333,15 @@ def test_an_archive_on_a_server_without_ranges_is_not_fetched_whole(server, coco
 
 def test_without_a_network_there_is_one_clear_line(server, work, capsys):
     server.stop()
-    assert train.main(["--data", "groups", *TINY]) == 1
-    captured = capsys.readouterr()
-    assert captured.err.startswith(f"error: {server.address}{TREE}")
-    assert captured.err.count("\n") == 1
-    assert "Gallagher" in captured.out and not list(work.rglob("*.json"))
+    assert run_train("groups") == 1
+    printed = capsys.readouterr()
+    assert error_line(printed.err).startswith(f"{server.address}{TREE}")
+    assert "Gallagher" in printed.out and not list(work.rglob("*.json"))
 
 
 def test_a_set_of_which_nothing_could_be_had_is_asked_for_again(server, groups):
-    files, server.files = server.files, {TREE: server.files[TREE]}
+    files = server.files
+    server.files = {TREE: files[TREE]}
     with pytest.raises(UserError, match="groups has no photo that can be used of 12.*404"):
         load_photos("groups", 32)
     server.files = files
@@ -341,10 +349,7 @@ def test_a_set_of_which_nothing_could_be_had_is_asked_for_again(server, groups):
 
 
 def test_progress_counts_to_the_photos_that_there_are(server, groups, monkeypatch):
-    totals = []
-    monkeypatch.setattr(
-        data, "progress", lambda items, total, *rest: totals.append(total) or items
-    )
+    shown = watch(monkeypatch, data, "progress")
     load_photos("groups", 32)
     load_photos("groups", 32, limit=5)
-    assert totals == [12, 5]
+    assert [call["total"] for call in shown] == [12, 5]

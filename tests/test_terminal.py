@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from pix2pix import terminal
+from tests.helpers import Clock, error_line, raising
 
 
 def test_the_progress_line_tells_the_time_left_and_leaves_nothing_behind(capsys, monkeypatch):
-    clock = iter(range(100))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(terminal.time, "monotonic", Clock(tick=1).monotonic)
     assert list(terminal.progress("abc", 3, "epoch 1/2: batch")) == list("abc")
     *lines, last = capsys.readouterr().err.split("\r")
     assert lines[1] == "epoch 1/2: batch 1/3, 00:00:02 left\033[K"
@@ -22,6 +22,19 @@ def test_there_is_no_progress_line_without_a_terminal(capsys):
     assert capsys.readouterr().err == ""
 
 
+def run_and_raise(error):
+    """The exit code of a program that raises this."""
+    return terminal.run_program(raising(error), [], "go on", "buy some")
+
+
+FULL_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+]
+
+
 @pytest.mark.parametrize(
     "error, code, line",
     [
@@ -29,26 +42,21 @@ def test_there_is_no_progress_line_without_a_terminal(capsys):
         (terminal.UsageError("--size 3"), 2, "error: --size 3"),
         (OSError(28, "No space left"), 1, "error: [Errno 28] No space left"),
         (KeyboardInterrupt(), 130, "interrupted: go on"),
-        (MemoryError(), 1, "error: out of memory: buy some"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."), 1,
-         "error: out of memory: buy some"),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate "
-                      "memory"), 1, "error: out of memory: buy some"),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-         1, "error: out of memory: buy some")
+        *((error, 1, "error: out of memory: buy some") for error in FULL_MEMORY)
     ]
 )
-def test_what_a_person_can_mend_is_one_line_and_an_exit_code(capsys, error, code, line):
-    def fail(argv):
-        raise error
-
-    assert terminal.run_program(fail, [], "go on", "buy some") == code
+def test_what_a_person_can_fix_is_one_line_and_an_exit_code(capsys, error, code, line):
+    assert run_and_raise(error) == code
     assert capsys.readouterr().err == line + "\n"
 
 
-def test_a_fault_of_the_program_is_not_hidden():
-    def fail(argv):
-        raise RuntimeError("shapes do not match")
+@pytest.mark.parametrize("words", ["Connection closed by peer", "Connection reset by peer"])
+def test_a_process_that_others_left_says_so_in_one_line(capsys, words):
+    gloo = f"[gloo/transport/tcp/pair.cc:561] {words} [127.0.0.1]:35537. GLHF!"
+    assert run_and_raise(RuntimeError(gloo)) == 1
+    assert "process" in error_line(capsys.readouterr().err)
 
+
+def test_a_fault_of_the_program_is_not_hidden():
     with pytest.raises(RuntimeError, match="shapes"):
-        terminal.run_program(fail, [], "go on", "buy some")
+        run_and_raise(RuntimeError("shapes do not match"))

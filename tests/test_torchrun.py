@@ -1,56 +1,17 @@
 """Two processes on CPUs train one network: the real program under torchrun, with gloo."""
+import contextlib
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
+import torch
 
 import train
-from pix2pix import files
-from tests.conftest import ROOT, TINY, read_log
-from tests.test_resume import assert_equal, checkpoint, figures
+from tests.helpers import (
+    PROGRAMS, TINY, assert_same_run, epochs, error_line, read_log, run_python, run_train, stub
+)
 
-# Both processes call train.main several times, which is faster than to start new ones: for a whole
-# run; for one that Ctrl-C ends at the first step of the GAN; to resume that one; and for one in
-# which process 1 fails at the first step. After each they leave a digest of the weights they have.
-PROGRAM = """
-import hashlib, os, sys, time, torch, train
-rank, ports = os.environ["RANK"], os.environ["PORTS"].split()
-pretrain_step, gan_step = train.pretrain_step, train.gan_step
-
-def spy_L1(*args):
-    if what == "failed" and rank == "1":
-        raise ValueError("a broken GPU, say")
-    return pretrain_step(*args)
-
-def spy_GAN(G, D, *rest):
-    while not os.path.exists(f"{out}/checkpoint.pt"):       # of L1, which process 0 writes
-        time.sleep(0.01)
-    if what == "interrupted":
-        raise KeyboardInterrupt
-    nets[:] = G.module, D.module
-    return gan_step(G, D, *rest)
-
-train.pretrain_step, train.gan_step = spy_L1, spy_GAN
-for what in ("whole", "interrupted", "resumed", "failed"):
-    nets = []
-    out = "interrupted" if what == "resumed" else what
-    code = train.main([*sys.argv[1:], "--resume", "--out", out])
-    if code not in (0, 130):
-        sys.exit(code)
-    digest = hashlib.sha256()
-    for net in nets:
-        for weight in net.parameters():
-            digest.update(weight.detach().numpy().tobytes())
-    with open(f"{what}.rank{rank}", "w") as file:
-        file.write(digest.hexdigest())
-    # Who has met once meets again at another port.
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    os.environ |= {"MASTER_PORT": ports.pop(), "TORCHELASTIC_USE_AGENT_STORE": "False"}
-"""
-TWO_STEPS = "--limit 10 --val 2 --pretrain-epochs 1 --gan-epochs 1".split()        # in each phase
+TWO_STEPS = ["--limit", "10", "--val", "2", *epochs(1, 1)]                  # in each phase
 
 
 def free_ports(number):
@@ -61,16 +22,21 @@ def free_ports(number):
     return " ".join(ports)
 
 
+def run_two_processes(program, photos, *options, cwd, **environment):
+    return run_python(
+        "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", PROGRAMS / program,
+        "--data", photos, *TINY, *TWO_STEPS, *options,
+        cwd=cwd, OMP_NUM_THREADS="1", **environment
+    )
+
+
 @pytest.fixture(scope="module")
 def together(scenes, tmp_path_factory):
-    """Batches of 2 in each process, which is one with batches of 4."""
+    """Four trainings with batches of 2 in each process, which is one process with batches of 4."""
     folder = tmp_path_factory.mktemp("together")
-    (folder / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    command += ["program.py", "--data", scenes, *TINY, *TWO_STEPS, "--batch-size", "2"]
-    settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PORTS": free_ports(4)}
-    process = subprocess.run(command, cwd=folder, env=os.environ | settings, capture_output=True,
-                             text=True, timeout=240)
+    process = run_two_processes(
+        "four_runs.py", scenes, "--batch-size", 2, cwd=folder, PORTS=free_ports(4)
+    )
     assert (folder / "resumed.rank0").exists(), process.stderr
     return folder, process
 
@@ -93,11 +59,10 @@ def test_the_first_process_alone_writes_and_prints(together):
 
 
 def test_two_processes_train_nearly_as_one_with_batches_twice_as_large(
-    together, scenes, work, monkeypatch
+    together, scenes, work, saved
 ):
     """Not quite: BatchNorm has the statistics of each one's own half of a batch."""
-    monkeypatch.setattr(files, "save", lambda path, content: None)
-    assert train.main(["--data", str(scenes), *TINY, *TWO_STEPS, "--out", "alone"]) == 0
+    assert run_train(scenes, *TWO_STEPS, "--out", "alone") == 0
     alone = read_log("alone")
     both = read_log(together[0] / "whole")
     assert both[0] == alone[0], "the same photos are held out, and all of them are judged"
@@ -108,9 +73,7 @@ def test_two_processes_train_nearly_as_one_with_batches_twice_as_large(
 
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(together):
     folder, _ = together
-    resumed = folder / "interrupted"
-    assert_equal(checkpoint(resumed), checkpoint(folder / "whole"))
-    assert figures(read_log(resumed)) == figures(read_log(folder / "whole"))
+    assert_same_run(folder / "interrupted", folder / "whole")
     assert (folder / "resumed.rank1").read_text() == (folder / "whole.rank1").read_text()
 
 
@@ -118,3 +81,55 @@ def test_a_process_that_fails_ends_all(together):
     folder, process = together
     assert process.returncode != 0 and "a broken GPU, say" in process.stderr
     assert not (folder / "failed.rank0").exists() and not (folder / "failed.rank1").exists()
+
+
+@pytest.fixture(scope="module")
+def ended(scenes, tmp_path_factory):
+    """A training whose second process runs out of memory at its first step."""
+    return run_two_processes(
+        "second_process_is_full.py", scenes, "--out", "out", cwd=tmp_path_factory.mktemp("ended")
+    )
+
+
+def test_a_process_that_runs_out_of_memory_ends_all_and_says_so_once(ended):
+    assert ended.returncode != 0
+    hint = "error: out of memory: try a smaller --batch-size"
+    assert ended.stderr.splitlines().count(hint) == 1
+    assert len(ended.stdout.splitlines()) == 1, "how many photos there are, and no epoch"
+
+
+def test_the_process_that_is_left_shows_no_traceback(ended):
+    """torchrun has one of its own; that of a process begins with its rank."""
+    assert "[rank0]" not in ended.stderr and "[rank1]" not in ended.stderr
+
+
+@pytest.fixture
+def second_process_of(monkeypatch):
+    """Makes this process, in `train`, the second of so many, which it never meets."""
+    def join(world):
+        stub(monkeypatch, train, "join_processes", result=(1, world))
+        stub(monkeypatch, train, "first_process_first", result=contextlib.nullcontext())
+
+    return join
+
+
+@pytest.mark.parametrize("world, events", [(2, ["trained", "left"]), (1, ["trained"])])
+def test_processes_that_met_part_at_the_end(
+    work, scenes, monkeypatch, second_process_of, world, events
+):
+    seen = []
+    second_process_of(world)
+    monkeypatch.setattr(train, "fit", lambda *_: seen.append("trained"))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: seen.append("left"))
+    assert run_train(scenes) == 0
+    assert seen == events
+
+
+def test_fewer_photos_than_processes_are_one_clear_line(
+    work, scenes, monkeypatch, capsys, second_process_of
+):
+    """Those without a photo would end in a traceback, and the others wait for them."""
+    second_process_of(21)
+    assert run_train(scenes) == 1
+    message = error_line(capsys.readouterr().err)
+    assert message == "21 processes have only 20 photos to share: start fewer"

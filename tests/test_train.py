@@ -1,6 +1,5 @@
 """What a step moves, what a run does and leaves behind, and that it learns."""
 import copy
-import inspect
 import json
 import math
 import os
@@ -12,22 +11,29 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageColor
+from PIL import Image
+from torch import nn
 
 import infer
 import train
-from pix2pix import data, demo, files, photo
+from pix2pix import damage, data, demo, files, photo
 from pix2pix.color import encode
+from pix2pix.device import seeded
 from pix2pix.metrics import evaluate
 from pix2pix.models import Discriminator, Generator
-from pix2pix.run import Run, curves
-from tests.conftest import ROOT, TINY, read_log
+from pix2pix.run import Run
+from tests.helpers import (
+    CPU, ROOT, TINY_PRETRAINED, Clock, Waits, checkpoint, epochs, error_line, new_run,
+    out_of_memory, raising, read_log, run, run_infer, run_train, save_noise, stub, watch,
+    without_timings
+)
+
+# One step
 
 
 @pytest.fixture
 def nets():
-    torch.manual_seed(0)
-    run = Run(Generator(pretrained=False), Discriminator(), {"lr": 2e-4}, "photos", Path("out"))
+    run = new_run()
     L, ab = encode(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
     return run.G, run.D, run.opt_G, run.opt_D, L, ab
 
@@ -108,7 +114,7 @@ def test_the_gradients_of_a_step_are_of_that_step_alone(nets, phase):
 
 
 def test_G_gets_an_adversarial_gradient(nets):
-    """With no weight on L1 all that moves G comes through D: the reference's GAN fails here."""
+    """With no weight on L1, all that moves G comes through D: the reference's GAN fails here."""
     G, D, opt_G, _, L, ab = nets
     before = weights(G)
     train.gan_step(G, D, opt_G, Frozen(D), L, ab, 0)
@@ -146,8 +152,8 @@ def test_D_descends_half_the_sum_of_its_losses_on_real_and_fake(nets):
 @pytest.mark.parametrize("logit, taken_for_real", [(0.2, 1), (-0.2, 0)])
 def test_the_accuracies_take_a_logit_above_0_for_real(nets, logit, taken_for_real):
     G, D, _, _, L, ab = nets
-    torch.nn.init.zeros_(D.layers[-1].weight)
-    torch.nn.init.constant_(D.layers[-1].bias, logit)
+    nn.init.zeros_(D.layers[-1].weight)
+    nn.init.constant_(D.layers[-1].bias, logit)
     losses = train.gan_step(G, D, Frozen(G), Frozen(D), L, ab, 100)
     assert losses["d_real_accuracy"] == taken_for_real
     assert losses["d_fake_accuracy"] == 1 - taken_for_real
@@ -160,53 +166,110 @@ def test_the_discriminator_learns_to_tell_real_from_fake(nets):
     assert losses[-1]["d_real_accuracy"] > 0.9 and losses[-1]["d_fake_accuracy"] > 0.9
 
 
-def test_the_average_follows_G_with_a_memory_that_grows():
-    G = Generator(pretrained=False)
-    run = Run(G, Discriminator(), {"lr": 2e-4}, "photos", Path("out"))
-    start = G.head.weight.detach().clone()
-    with torch.no_grad():
-        G.head.weight.add_(1)
-        G.encoder.bn1.running_mean.add_(1)
-    run.update_average(1)
-    assert torch.allclose(run.average.head.weight, start + 0.9)
-    assert torch.allclose(run.average.encoder.bn1.running_mean, torch.tensor(0.9))
-    old = run.average.head.weight.clone()
-    run.update_average(10**6)
-    assert torch.allclose(run.average.head.weight - old, torch.tensor(0.0001), atol=1e-5)
+@pytest.fixture
+def turn(one_thread):
+    """A run with a small G, and what `gan_step` takes of a batch."""
+    torch.manual_seed(0)
+    run = new_run(G=nn.Conv2d(1, 2, 1))
+    return run, (torch.rand(2, 1, 32, 32), torch.rand(2, 2, 32, 32), 100)
 
 
-def spy(patch, owner, name):
-    """The list of the arguments, by name, of all calls of a function, which works as before."""
-    function = getattr(owner, name)
-    signature = inspect.signature(function)
-    calls = []
+def test_in_Gs_turn_Ds_weights_get_no_gradient(turn, monkeypatch):
+    """They still have that of D's own turn."""
+    run, batch = turn
+    own = []
 
-    def spied(*args, **options):
-        calls.append(signature.bind(*args, **options).arguments)
-        return function(*args, **options)
+    def gradients():
+        return [weight.grad.clone() for weight in run.D.parameters()]
 
-    patch.setattr(owner, name, spied)
-    return calls
+    monkeypatch.setattr(run.opt_D, "step", lambda: own.extend(gradients()))
+    train.gan_step(run.G, run.D, run.opt_G, run.opt_D, *batch)
+    assert all(map(torch.equal, gradients(), own)) and len(own) > 0
+
+
+def test_after_Gs_turn_Ds_weights_get_gradients_again(turn):
+    run, batch = turn
+    train.gan_step(run.G, run.D, run.opt_G, run.opt_D, *batch)
+    assert all(weight.requires_grad for weight in run.D.parameters())
+
+
+class Shared(nn.Module):
+    """Wraps a network as DistributedDataParallel does."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.module = net
+        self.calls = 0
+
+    def forward(self, *inputs):
+        self.calls += 1
+        return self.module(*inputs)
+
+
+def test_in_Gs_turn_the_inner_network_judges_without_the_other_processes(turn):
+    run, batch = turn
+    shared = Shared(run.D)
+    judged = []
+    run.D.register_forward_hook(lambda *call: judged.append(shared.calls))
+    train.gan_step(run.G, shared, run.opt_G, run.opt_D, *batch)
+    assert judged == [1, 2, 2], "real and fake through all processes, then what G made, alone"
+
+
+PHASES = [("pretrain", False), ("pretrain", True), ("gan", False), ("gan", True)]
+
+
+@pytest.mark.parametrize("phase, repairs", PHASES)
+def test_no_step_waits_for_the_device_and_an_epoch_waits_once(monkeypatch, phase, repairs):
+    """All of a step but Adam, on "meta", which cannot be waited for."""
+    with torch.device("meta"):
+        run = new_run(repairs=repairs)
+        photos = torch.empty(2, 3, 32, 32, dtype=torch.uint8)
+    for optimizer in (run.opt_G, run.opt_D):
+        monkeypatch.setattr(optimizer, "step", lambda: None)
+    monkeypatch.setattr(damage, "seeded", lambda seed, device: seeded(seed))
+    reads = []
+
+    def tolist(tensor):
+        reads.append(tensor)
+        return [0.0] * len(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "tolist", tolist)
+    with Waits() as waits:
+        train.train_epoch(run, run.G, run.D, [photos, photos], phase, 1, 2, 0)
+    assert waits.seen == [] and len(reads) == 1
+
+
+@pytest.mark.parametrize("phase, repairs", [("pretrain", False), ("gan", True)])
+def test_no_operation_of_a_step_nor_of_adam_nor_of_the_average_is_a_wait(
+    one_thread, phase, repairs
+):
+    run = new_run(repairs=repairs)
+    photos = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    train.train_epoch(run, run.G, run.D, [photos], phase, 1, 1, 0)          # Adam makes its state
+    with Waits() as waits:
+        train.train_epoch(run, run.G, run.D, [photos], phase, 2, 1, 0)
+    assert waits.seen == []
+
+
+# A whole run
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The whole program, both phases, 12 steps an epoch; and what it called on the way."""
     folder = tmp_path_factory.mktemp("trained")
-    options = "--data demo --limit 60 --val 10 --size 32 --batch-size 4 --lr 5e-4"
-    options += " --pretrain-epochs 3 --gan-epochs 2 --save-seconds 1e9"
-    options += " --no-pretrained --out out --device cpu --precision fp32"
+    options = "--limit 60 --val 10 --lr 5e-4 --save-seconds 1e9 --out out".split()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         calls = SimpleNamespace(
-            batches=spy(patch, data, "batches"),
-            examples=spy(patch, train, "examples"),
-            averages=spy(patch, Run, "update_average"),
-            named=spy(patch, os, "replace")
+            batches=watch(patch, data, "batches"),
+            examples=watch(patch, train, "examples"),
+            averages=watch(patch, Run, "update_average"),
+            named=watch(patch, os, "replace")
         )
-        assert train.main(options.split()) == 0
-    checkpoint = files.load_saved(folder / "out/checkpoint.pt", "checkpoint")
-    return SimpleNamespace(folder=folder, out=folder / "out", calls=calls, checkpoint=checkpoint)
+        assert run_train("demo", *epochs(3, 2), *options) == 0
+    out = folder / "out"
+    return SimpleNamespace(folder=folder, out=out, calls=calls, checkpoint=checkpoint(out))
 
 
 def test_a_run_logs_every_epoch_with_every_figure(trained):
@@ -249,9 +312,9 @@ def test_every_step_of_every_process_has_damage_of_its_own(trained, monkeypatch)
     assert len(seeds) == 5 * 12
     run = trained.calls.averages[0]["self"]
     batch = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
-    calls = spy(monkeypatch, train, "examples")
-    monkeypatch.setattr(train, "pretrain_step", lambda *args: {"l1": torch.zeros(())})
-    monkeypatch.setattr(run, "update_average", lambda step: None)
+    calls = watch(monkeypatch, train, "examples")
+    stub(monkeypatch, train, "pretrain_step", result={"l1": torch.zeros(())})
+    stub(monkeypatch, run, "update_average")
     train.train_epoch(run, run.G, run.D, [batch] * 12, "pretrain", 1, 12, rank=1)
     seeds += [call["seed"] for call in calls]
     assert len(seeds) == len(set(seeds)) == 6 * 12
@@ -284,32 +347,8 @@ def test_samples_are_always_of_the_same_photos(trained):
         assert (np.ptp(last, axis=2).max() > 20) == colored
 
 
-def test_curves_are_as_high_as_their_figures_and_the_gan_phase_is_shaded():
-    rows = [{"phase": "gray", "epoch": 0, "ab_error": 10, "colorfulness": 0}]
-    rows.append({"phase": "pretrain", "epoch": 1, "ab_error": 8, "colorfulness": 20})
-    rows.append({"phase": "gan", "epoch": 2, "ab_error": 8, "colorfulness": 20})
-    rows.append({"phase": "gan", "epoch": 3, "ab_error": 9, "colorfulness": 30})
-    for row in rows:
-        row["colorfulness_truth"] = 40
-    rows[2] |= {"d_real_accuracy": 0.4, "d_fake_accuracy": 0.3}
-    rows[3] |= {"d_real_accuracy": 0.5, "d_fake_accuracy": 0.25}
-    pixels = np.asarray(curves(rows))
-
-    def is_drawn(color, column):
-        return (pixels[:, column] == ImageColor.getrgb(color)).all(axis=1)
-
-    assert is_drawn("white", 220)[20] and is_drawn("lavender", 240)[20]
-    assert is_drawn("black", 200)[100], "the line at 1"
-    shares = {"crimson": (0.8, 0.9), "royalblue": (0.5, 0.75)}
-    shares |= {"seagreen": (0.4, 0.5), "orange": (0.3, 0.25)}
-    for color, both in shares.items():
-        for column, share in zip((470, 698), both):         # epochs 2 and 3
-            height = is_drawn(color, column).nonzero()[0].mean()
-            assert height == pytest.approx(600 - 500 * share, abs=5)
-
-
 def test_the_generator_file_is_plain_data_and_holds_the_average(trained):
-    """In float16, but for BatchNorm's statistics."""
+    """In float16, except BatchNorm's statistics."""
     saved = files.load_saved(trained.out / "generator.pt", "generator")
     assert saved["config"]["size"] == 32 and saved["config"]["epochs"] == 5
     json.dumps(saved["config"])
@@ -324,11 +363,10 @@ def test_the_generator_file_is_plain_data_and_holds_the_average(trained):
 
 def test_the_log_tells_of_the_generator_that_is_shipped(trained, monkeypatch):
     monkeypatch.chdir(trained.folder)
-    device = torch.device("cpu")
-    G = infer.load_generator("out/generator.pt", device)
+    G = infer.load_generator("out/generator.pt", CPU)
     images, _, _ = data.load_photos("demo", 32, 60)
     _, val_indices = data.split(60, 10, 0)
-    figures = evaluate(G.predict, data.batches(images, val_indices, 4), device, False)
+    figures = evaluate(G.predict, data.batches(images, val_indices, 4), CPU, False)
     last = read_log("out")[-1]
     assert figures == pytest.approx({name: last[name] for name in figures}, rel=2e-3)
 
@@ -340,32 +378,24 @@ def test_both_optimizers_are_the_papers_adam(trained):
         assert group["weight_decay"] == 0
 
 
-def test_a_trained_generator_colours_a_photo_through_infers_program(trained, monkeypatch):
+def test_a_trained_generator_colors_a_photo_through_infers_program(trained, monkeypatch):
     monkeypatch.chdir(trained.folder)
     demo.scene(300).convert("L").save("gray.png")
-    assert infer.main(["gray.png", "coloured.png", "--checkpoint", "out/generator.pt"]) == 0
-    coloured = np.asarray(Image.open("coloured.png")).astype(int)
+    assert run_infer("out/generator.pt", "gray.png", "colored.png") == 0
+    colored = np.asarray(Image.open("colored.png")).astype(int)
     gray = np.asarray(Image.open("gray.png").convert("RGB")).astype(int)
     truth = np.asarray(demo.scene(300)).astype(int)
-    assert coloured.shape == truth.shape
-    assert np.abs(coloured - truth).mean() < 0.7 * np.abs(gray - truth).mean()
+    assert colored.shape == truth.shape
+    assert np.abs(colored - truth).mean() < 0.7 * np.abs(gray - truth).mean()
 
 
-@pytest.fixture
-def saved(monkeypatch):
-    """What would be saved in the two large files, by name: writing them takes most of a run."""
-    contents = {}
-    monkeypatch.setattr(files, "save", lambda path, content: contents.update({path.name: content}))
-    return contents
-
-
-ONE_EPOCH = ["--pretrain-epochs", "1", "--gan-epochs", "0"]
+# What the options do
 
 
 def test_the_end_names_the_samples_the_generator_and_the_command_to_try(
     scenes, work, capsys, saved
 ):
-    assert train.main(["--data", str(scenes), *TINY, *ONE_EPOCH]) == 0
+    assert run_train(scenes, *epochs(1, 0)) == 0
     first, epoch, end = capsys.readouterr().out.splitlines()
     assert "20 photos to train on, 4 held out, 0 left out" in first
     assert epoch.startswith("pretrain 1/1: l1 ")
@@ -374,64 +404,58 @@ def test_the_end_names_the_samples_the_generator_and_the_command_to_try(
     assert f"look at {out}/samples, and try {command}" in end
 
 
-def test_a_run_saves_at_the_first_epoch_that_ends_so_many_seconds_after_the_last_save(
-    scenes, work, monkeypatch
-):
-    clock = SimpleNamespace(now=0, perf_counter=lambda: clock.now, monotonic=lambda: clock.now)
-    saved = []
+@pytest.fixture
+def epochs_of_25_seconds(monkeypatch):
+    """Epochs take 25 seconds, and train nothing."""
+    clock = Clock()
 
-    def epoch_of_25_seconds(*args):
-        clock.now += 25
+    def train_epoch(*args):
+        clock.sleep(25)
         return {"l1": 0.0}
 
     monkeypatch.setattr(train, "time", clock)
-    monkeypatch.setattr(train, "train_epoch", epoch_of_25_seconds)
-    monkeypatch.setattr(Run, "save", lambda run, shown: saved.append(run.rows[-1]["epoch"]))
-    epochs = ["--pretrain-epochs", "5", "--gan-epochs", "7"]
-    assert train.main(["--data", str(scenes), *TINY, *epochs, "--save-seconds", "70"]) == 0
+    watch(monkeypatch, train, "train_epoch", instead=train_epoch)
+
+
+def test_a_run_saves_at_the_first_epoch_that_ends_so_many_seconds_after_the_last_save(
+    scenes, work, monkeypatch, epochs_of_25_seconds
+):
+    saved = []
+
+    def save(run, shown):
+        saved.append(run.rows[-1]["epoch"])
+
+    watch(monkeypatch, Run, "save", instead=save)
+    assert run_train(scenes, *epochs(5, 7), "--save-seconds", 70) == 0
     assert saved == [3, 5, 8, 11, 12], "the 5th and the 12th end a phase"
+
+
+@pytest.mark.parametrize("batch_size, photos", [(3, 18), (32, 20)])
+def test_the_log_counts_the_photos_that_were_trained_on(
+    scenes, work, saved, epochs_of_25_seconds, batch_size, photos
+):
+    """Of 20, in 25 seconds: not those of a last short batch, nor more than there are."""
+    assert run_train(scenes, *epochs(1, 0), "--batch-size", batch_size, "--out", "out") == 0
+    assert read_log("out")[1]["pictures_per_second"] == photos / 25
 
 
 def test_held_out_photos_are_judged_alike_whatever_the_batch_size(
     scenes, work, monkeypatch, saved
 ):
     """Damage is drawn for each batch, and differs where batches do."""
-    monkeypatch.setattr(train, "train_epoch", lambda *args: {"l1": 0.0})
+    stub(monkeypatch, train, "train_epoch", result={"l1": 0.0})
     for size in ("2", "4"):
-        options = [*ONE_EPOCH, "--restore", "--batch-size", size, "--out", size]
-        assert train.main(["--data", str(scenes), *TINY, *options]) == 0
+        options = ["--restore", "--batch-size", size, "--out", size]
+        assert run_train(scenes, *epochs(1, 0), *options) == 0
     assert read_log("2")[0] == read_log("4")[0]
 
 
-@pytest.mark.parametrize("batch_size, photos", [(3, 18), (32, 20)])
-def test_the_log_counts_the_photos_that_were_trained_on(
-    scenes, work, monkeypatch, saved, batch_size, photos
+def test_every_step_of_the_gan_gives_L1_the_weight_that_was_asked_for(
+    scenes, work, monkeypatch, saved
 ):
-    """Of 20, in 25 seconds: not those of a last short batch, nor more than there are."""
-    clock = SimpleNamespace(now=0, perf_counter=lambda: clock.now, monotonic=lambda: clock.now)
-
-    def epoch_of_25_seconds(*args):
-        clock.now += 25
-        return {"l1": 0.0}
-
-    monkeypatch.setattr(train, "time", clock)
-    monkeypatch.setattr(train, "train_epoch", epoch_of_25_seconds)
-    options = [*ONE_EPOCH, "--batch-size", str(batch_size), "--out", "out"]
-    assert train.main(["--data", str(scenes), *TINY, *options]) == 0
-    assert read_log("out")[1]["pictures_per_second"] == photos / 25
-
-
-def test_L1_weighs_in_every_step_of_the_gan_what_was_asked_for(scenes, work, monkeypatch, saved):
-    weights = []
-
-    def gan_step(G, D, opt_G, opt_D, L, target, l1_weight, lost):
-        weights.append(l1_weight)
-        return {"l1": torch.zeros(())}
-
-    monkeypatch.setattr(train, "gan_step", gan_step)
-    options = "--pretrain-epochs 0 --gan-epochs 1 --l1-weight 7".split()
-    assert train.main(["--data", str(scenes), *TINY, *options]) == 0
-    assert weights == [7] * 5
+    steps = stub(monkeypatch, train, "gan_step", result={"l1": torch.zeros(())})
+    assert run_train(scenes, *epochs(0, 1), "--l1-weight", 7) == 0
+    assert [step["l1_weight"] for step in steps] == [7] * 5
 
 
 @pytest.mark.parametrize("precision, is_bf16", [("bf16", True), ("fp32", False)])
@@ -444,27 +468,26 @@ def test_a_run_has_the_precision_that_was_asked_for_and_keeps_no_cast_weights(
     def fit(*args):
         seen.append((torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()))
 
-    monkeypatch.setattr(train, "fit", fit)
-    assert train.main(["--data", str(scenes), *TINY, "--precision", precision]) == 0
+    watch(monkeypatch, train, "fit", instead=fit)
+    assert run_train(scenes, "--precision", precision) == 0
     assert seen == [(is_bf16, False)]
 
 
 @pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
 def test_any_integer_is_a_seed(scenes, work, monkeypatch, seed):
-    monkeypatch.setattr(train, "fit", lambda *args: None)
-    assert train.main(["--data", str(scenes), *TINY, "--seed", seed]) == 0
+    stub(monkeypatch, train, "fit")
+    assert run_train(scenes, "--seed", seed) == 0
 
 
-def test_the_folder_of_the_results_has_the_name_of_the_photos_folder_even_of_this_one(
+def test_results_are_in_a_folder_of_the_photos_folders_name_even_if_that_is_a_dot(
     work, monkeypatch
 ):
-    """Where `infer.py` looks for it."""
-    (work / "album").mkdir()
-    monkeypatch.chdir("album")
+    """There `infer.py` looks for them."""
     for index in range(5):
-        demo.scene(index).save(f"{index}.png")
-    monkeypatch.setattr(train, "fit", lambda *args: None)
-    assert train.main(["--data", ".", *TINY, "--val", "1"]) == 0
+        save_noise(f"album/{index}.png", seed=index)
+    monkeypatch.chdir("album")
+    stub(monkeypatch, train, "fit")
+    assert run_train(".", "--val", 1) == 0
     assert Path("runs/album/skipped.txt").exists()
 
 
@@ -480,16 +503,66 @@ def test_the_defaults_are_those_of_the_readme():
     assert vars(train.parse_options(["--data", "photos"])) == told
 
 
+def test_a_run_deletes_nothing_of_anybody_else(scenes, work, saved):
+    for name in ("mine.part", ".mine.part", "deep/.123.part"):
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_text("mine")
+    assert run_train(scenes, *epochs(1, 0), "--out", ".") == 0
+    for name in ("mine.part", ".mine.part", "deep/.123.part"):
+        assert (work / name).read_text() == "mine"
+
+
+def test_photos_whose_names_are_in_any_encoding_are_listed(work, monkeypatch):
+    for index in range(5):
+        save_noise(f"photos/{index}.jpg", seed=index)
+    with open(os.fsencode("photos/") + b"caf\xe9.jpg", "wb") as file:
+        file.write(b"no picture")
+    (work / "photos/été 家族.jpg").write_text("no picture")
+    stub(monkeypatch, train, "fit")
+    assert run_train("photos/", "--val", 1, "--out", "out") == 0
+    first, second = (work / "out/skipped.txt").read_text(encoding="utf-8").splitlines()
+    assert first.startswith("caf\\udce9.jpg\t") and second.startswith("été 家族.jpg\t")
+
+
+def test_a_frozen_encoder_keeps_the_weights_that_it_starts_with(work, scenes, saved):
+    two_steps = ["--limit", 10, "--val", 2, *epochs(1, 1)]         # of each phase
+    assert run_train(scenes, *two_steps, "--freeze-encoder") == 0
+    torch.manual_seed(0)
+    started = Generator(pretrained=False).state_dict()
+    for name, weight in saved["checkpoint.pt"]["G"].items():
+        is_frozen = name.startswith("encoder.") and "running" not in name and "num" not in name
+        assert torch.equal(weight, started[name]) == is_frozen, name
+
+
+def test_compiled_networks_train_the_same(work, scenes, monkeypatch, saved):
+    """With Dynamo's eager backend, which needs no C++ compiler."""
+    compiled = []
+    compile_net = nn.Module.compile
+
+    def compile_eagerly(net):
+        compiled.append(type(net))
+        compile_net(net, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_eagerly)
+    two_steps = ["--limit", 10, "--val", 2, *epochs(0, 1)]
+    assert run_train(scenes, *two_steps, "--out", "plain") == 0 and not compiled
+    assert run_train(scenes, *two_steps, "--out", "compiled", "--compile") == 0
+    assert compiled == [Generator, Discriminator]
+    plain, eager = (without_timings(read_log(out)) for out in ("plain", "compiled"))
+    assert plain == eager
+    Generator(pretrained=False).load_state_dict(saved["generator.pt"]["weights"])
+
+
+# What goes wrong
+
+
 def test_weights_that_cannot_be_had_are_told_before_the_first_photo_is_read(
-    scenes, work, capsys, monkeypatch
+    scenes, work, capsys, monkeypatch, weights_file
 ):
-    (work / "hub/checkpoints").mkdir(parents=True)
-    (work / "hub/checkpoints/resnet18-f37072fd.pth").write_bytes(b"<html>404</html>")
-    monkeypatch.setenv("TORCH_HOME", str(work))
-    read = spy(monkeypatch, photo, "read_photo")
-    assert train.main(["--data", str(scenes), *TINY[1:], *ONE_EPOCH]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: the ImageNet weights") and error.count("\n") == 1
+    weights_file.write_bytes(b"<html>404</html>")
+    read = watch(monkeypatch, photo, "read_photo")
+    assert run(train, "--data", scenes, *TINY_PRETRAINED, *epochs(1, 0)) == 1
+    assert error_line(capsys.readouterr().err).startswith("the ImageNet weights")
     assert not read
 
 
@@ -497,19 +570,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
     scenes, work, capsys, monkeypatch, saved
 ):
     step = train.pretrain_step
-    calls = []
 
-    def break_later(*args):
-        calls.append(args)
+    def break_the_8th(*args):
         losses = step(*args)
-        return {"l1": losses["l1"] * math.nan} if len(calls) == 8 else losses
+        return {"l1": losses["l1"] * math.nan} if len(steps) == 8 else losses
 
-    monkeypatch.setattr(train, "pretrain_step", break_later)
-    options = "--pretrain-epochs 3 --gan-epochs 0 --save-seconds 0 --out out".split()
-    assert train.main(["--data", str(scenes), *TINY, *options]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error:") and error.count("\n") == 1
-    assert "not finite" in error and "epoch 2" in error
+    steps = watch(monkeypatch, train, "pretrain_step", instead=break_the_8th)
+    assert run_train(scenes, *epochs(3, 0), "--save-seconds", 0, "--out", "out") == 1
+    message = error_line(capsys.readouterr().err)
+    assert "not finite" in message and "epoch 2" in message
     assert len(saved["checkpoint.pt"]["rows"]) == 2 == len(read_log("out"))
 
 
@@ -518,19 +587,17 @@ def test_weights_that_the_last_step_spoiled_are_not_saved(
 ):
     """Its losses are of before it; what is judged on held-out photos is not."""
     step = train.pretrain_step
-    calls = []
 
-    def spoil_later(G, *rest):
-        calls.append(G)
+    def spoil_after_the_10th(G, *rest):
         losses = step(G, *rest)
-        if len(calls) == 10:
-            torch.nn.init.constant_(G.head.bias, math.nan)
+        if len(steps) == 10:
+            nn.init.constant_(G.head.bias, math.nan)
         return losses
 
-    monkeypatch.setattr(train, "pretrain_step", spoil_later)
-    options = "--pretrain-epochs 2 --gan-epochs 0 --save-seconds 0 --out out".split()
-    assert train.main(["--data", str(scenes), *TINY, *options]) == 1
-    assert "epoch 2: the loss is not finite" in capsys.readouterr().err
+    steps = watch(monkeypatch, train, "pretrain_step", instead=spoil_after_the_10th)
+    assert run_train(scenes, *epochs(2, 0), "--save-seconds", 0, "--out", "out") == 1
+    message = error_line(capsys.readouterr().err)
+    assert message.startswith("epoch 2: the loss is not finite")
     assert len(saved["checkpoint.pt"]["rows"]) == 2
 
 
@@ -549,83 +616,24 @@ def test_weights_that_the_last_step_spoiled_are_not_saved(
         ("--pretrain-epochs 0 --gan-epochs 0", "--pretrain-epochs and --gan-epochs are 0 or more"),
         ("--pretrain-epochs -1", "--pretrain-epochs and --gan-epochs are 0 or more"),
         ("--lr nan", "--lr nan is not above 0"),
-        ("--l1-weight 0", "--l1-weight 0.0 is not above 0"),
+        ("--l1-weight 0", "--l1-weight 0.0 is not above 0")
     ]
 )
 def test_mistakes_are_one_clear_line(scenes, work, capsys, options, words):
-    code = train.main(["--data", str(scenes), *TINY, *ONE_EPOCH, *options.split()])
-    error = capsys.readouterr().err
-    assert code in (1, 2) and error.startswith("error: ")
-    assert words in error and error.count("\n") == 1
-
-
-def test_a_run_deletes_nothing_of_anybody_else(scenes, work, saved):
-    for name in ("mine.part", ".mine.part", "deep/.123.part"):
-        (work / name).parent.mkdir(exist_ok=True)
-        (work / name).write_text("mine")
-    assert train.main(["--data", str(scenes), *TINY, *ONE_EPOCH, "--out", "."]) == 0
-    for name in ("mine.part", ".mine.part", "deep/.123.part"):
-        assert (work / name).read_text() == "mine"
-
-
-def test_names_in_any_encoding_are_listed(work, saved):
-    (work / "photos").mkdir()
-    for index in range(5):
-        demo.scene(index).save(work / f"photos/{index}.jpg")
-    with open(os.fsencode("photos/") + b"caf\xe9.jpg", "wb") as file:
-        file.write(b"no picture")
-    (work / "photos/été 家族.jpg").write_text("no picture")
-    options = ["--val", "1", "--out", "out"]
-    assert train.main(["--data", "photos/", *TINY, *ONE_EPOCH, *options]) == 0
-    first, second = (work / "out/skipped.txt").read_text(encoding="utf-8").splitlines()
-    assert first.startswith("caf\\udce9.jpg\t") and second.startswith("été 家族.jpg\t")
-
-
-def test_a_frozen_encoder_keeps_the_weights_that_it_starts_with(work, scenes, saved):
-    options = ["--pretrain-epochs", "1", "--gan-epochs", "1", "--freeze-encoder", "--out", "out"]
-    assert train.main(["--data", str(scenes), *TINY, *options]) == 0
-    torch.manual_seed(0)
-    started = Generator(pretrained=False).state_dict()
-    for name, weight in saved["checkpoint.pt"]["G"].items():
-        is_frozen = name.startswith("encoder.") and "running" not in name and "num" not in name
-        assert torch.equal(weight, started[name]) == is_frozen, name
-
-
-def test_compiled_networks_train_the_same(work, scenes, monkeypatch, saved):
-    """With Dynamo's eager backend, which needs no C++ compiler."""
-    compiled = []
-    compile_ = torch.nn.Module.compile
-
-    def compile_eagerly(net):
-        compiled.append(type(net))
-        compile_(net, backend="eager")
-
-    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
-    two_steps = "--limit 10 --val 2 --pretrain-epochs 0 --gan-epochs 1".split()
-    options = ["--data", str(scenes), *TINY, *two_steps]
-    assert train.main([*options, "--out", "plain"]) == 0 and not compiled
-    assert train.main([*options, "--out", "compiled", "--compile"]) == 0
-    assert compiled == [Generator, Discriminator]
-    for plain, row in zip(read_log("plain"), read_log("compiled"), strict=True):
-        figures = row.keys() - {"seconds", "pictures_per_second"}
-        assert {name: plain[name] for name in figures} == {name: row[name] for name in figures}
-    Generator(pretrained=False).load_state_dict(saved["generator.pt"]["weights"])
+    assert run_train(scenes, *epochs(1, 0), *options.split()) in (1, 2)
+    assert words in error_line(capsys.readouterr().err)
 
 
 def test_what_goes_wrong_with_the_last_epochs_files_is_told(work, scenes, capsys, monkeypatch):
-    def fail(*args):
-        raise OSError(28, "No space left on device", "checkpoint.pt")
-
-    monkeypatch.setattr(files, "save", fail)
-    assert train.main(["--data", str(scenes), *TINY, *ONE_EPOCH]) == 1
-    line = "error: [Errno 28] No space left on device: 'checkpoint.pt'\n"
-    assert capsys.readouterr().err == line
+    full_disk = OSError(28, "No space left on device", "checkpoint.pt")
+    monkeypatch.setattr(files, "save", raising(full_disk))
+    assert run_train(scenes, *epochs(1, 0)) == 1
+    message = error_line(capsys.readouterr().err)
+    assert message == "[Errno 28] No space left on device: 'checkpoint.pt'"
 
 
 def test_out_of_memory_names_a_smaller_batch(work, scenes, capsys, monkeypatch):
-    def fail(*args):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-
-    monkeypatch.setattr(train, "pretrain_step", fail)
-    assert train.main(["--data", str(scenes), *TINY, *ONE_EPOCH]) == 1
-    assert capsys.readouterr().err == "error: out of memory: try a smaller --batch-size\n"
+    monkeypatch.setattr(train, "pretrain_step", out_of_memory)
+    assert run_train(scenes, *epochs(1, 0)) == 1
+    message = error_line(capsys.readouterr().err)
+    assert message == "out of memory: try a smaller --batch-size"
