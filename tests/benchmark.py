@@ -111,7 +111,7 @@ def show(name, figures):
 
 
 def photo(width, height):
-    """A photo with detail everywhere: smooth colours and grain."""
+    """A photo with detail everywhere: smooth colors and grain."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8)
     smooth = Image.fromarray(coarse).resize((width, height))
@@ -164,12 +164,12 @@ def inference(device):
         functions = {
             "reading": lambda: read_photo("in.jpg"),
             "network": torch.inference_mode()(lambda: G(L)),
-            "network and colour": lambda: infer.colorize(G, image, SIZE),
+            "network and color": lambda: infer.colorize(G, image, SIZE),
             "writing": lambda: write_photo(image, Path("out.jpg"), image),
             "pillow": lambda: Image.open("in.jpg").save("out.jpg", **JPEG)
         }
         row = {name: median_seconds(each, device, 3) for name, each in functions.items()}
-        ours = row["reading"] + row["network and colour"] + row["writing"]
+        ours = row["reading"] + row["network and color"] + row["writing"]
         row["times pillow"] = ours / row["pillow"]
         found[name] = row | peak_memory(INFER, *options)
         show(name, found[name])

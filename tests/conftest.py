@@ -14,13 +14,15 @@ from torchvision.models import ResNet18_Weights
 pytest.register_assert_rewrite("tests.helpers")
 
 from pix2pix import demo, files
+from pix2pix.device import keep_freed_memory
 from pix2pix.models import Generator
 from tests.helpers import watch
 
 
 def pytest_configure(config):
-    """Before any fixture trains: with other numbers of threads, sums differ in their last bits."""
-    torch.set_num_threads(2)
+    """One thread: small networks gain little from two, which wait for each other if others run."""
+    torch.set_num_threads(1)
+    keep_freed_memory()                         # as the programs do: steps take half as long
     config.terminal = os.dup(2)                 # in a test, pytest puts a file of its own there
 
 
@@ -48,15 +50,6 @@ def work(tmp_path, monkeypatch):
     """An empty folder, which is the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def one_thread():
-    """For small networks: on a busy machine, two threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

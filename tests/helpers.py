@@ -1,4 +1,5 @@
 """What several test modules share: how to start the programs, what to watch, what to compare."""
+import contextlib
 import inspect
 import itertools
 import json
@@ -68,6 +69,17 @@ def run_python(*arguments, cwd, **environment):
         text=True,
         timeout=300
     )
+
+
+@contextlib.contextmanager
+def threads(number):
+    """PyTorch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def new_run(G=None, D=None, repairs=False, **config):
@@ -226,11 +238,19 @@ def noise_batch(count, size):
 # What a program printed and left behind
 
 
+def error_lines(printed):
+    """The messages of what was printed on stderr, which has to be lines of "error: <message>"."""
+    assert printed.endswith("\n"), printed
+    lines = printed.removesuffix("\n").split("\n")
+    assert all(line.startswith("error: ") for line in lines), printed
+    return [line.removeprefix("error: ") for line in lines]
+
+
 def error_line(printed):
-    """The message of what was printed on stderr, which has to be one line: "error: <message>"."""
-    assert printed.startswith("error: "), printed
-    assert printed.endswith("\n") and printed.count("\n") == 1, printed
-    return printed.removeprefix("error: ").removesuffix("\n")
+    """The same of what has to be one line."""
+    messages = error_lines(printed)
+    assert len(messages) == 1, printed
+    return messages[0]
 
 
 def read_log(out):

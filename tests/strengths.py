@@ -1,4 +1,4 @@
-"""Held-out figures of generators at several strengths of their colours.
+"""Held-out figures of generators at several strengths of their colors.
 
     python -m tests.strengths runs/mine/generator.pt
     python -m tests.strengths runs/mine/generator.pt runs/other/generator.pt

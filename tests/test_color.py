@@ -81,7 +81,7 @@ def test_out_of_gamut_colors_move_straight_towards_gray():
 
 
 def test_autocast_rounds_no_color():
-    """Targets and figures are made under it; bfloat16 has 8 bits."""
+    """Targets and figures are computed under autocast, and bfloat16 has only 8 bits."""
     photos = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     L, ab = encode(photos)
     with torch.autocast("cpu", torch.bfloat16):

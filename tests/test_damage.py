@@ -55,7 +55,7 @@ def test_the_seed_decides_everything(L):
 
 
 def test_a_fifth_is_left_exactly_as_it_was(L, aged):
-    """One in five, and the few others that no kind struck (under 2 in 100)."""
+    """One in five, and a few others that no kind of damage struck (under 2 in 100)."""
     damaged, lost = aged
     whole = ~touched(L, damaged)
     assert 0.15 < whole.float().mean() < 0.28
@@ -115,7 +115,7 @@ def test_what_is_lost_in_the_middle_is_thin_at_any_size(size):
 
 
 def test_a_crack_may_reach_from_one_side_to_the_other():
-    """Of some hundred pictures, one has a crack or scratch through 9 in 10 rows or columns."""
+    """Among a hundred pictures, one crack or scratch crosses 9 in 10 rows or columns."""
     _, lost = damage(torch.zeros(128, 1, 64, 64), 14)
     inner = lost[..., 8:-8, 8:-8].float()
     columns = inner.amax(dim=2).mean(dim=2)
@@ -123,7 +123,7 @@ def test_a_crack_may_reach_from_one_side_to_the_other():
     assert torch.maximum(rows, columns).max() > 0.9
 
 
-def test_nothing_waits_for_the_device():
+def test_damage_never_waits_for_the_device():
     """On a GPU each wait would stall the queue."""
     with Waits() as waits:
         damage(torch.rand(2, 1, 32, 32), 14)

@@ -1,4 +1,4 @@
-"""From photos on disk to batches: what is kept, what is left out, what is never mixed up."""
+"""From photos on disk to batches: what is kept, what is left out, and what is never mixed up."""
 import os
 import shutil
 from pathlib import Path
@@ -129,14 +129,14 @@ def test_another_pillow_makes_the_cache_again(work, scenes, monkeypatch):
     assert len(list(work.glob("data/cache/*.u8"))) == 2
 
 
-def test_the_identity_is_of_the_content_and_not_of_dates_and_places(work, scenes):
+def test_the_identity_depends_on_the_content_and_not_on_dates_and_places(work, scenes):
     _, _, identity = load_photos(str(scenes), 32)
     shutil.copytree(scenes, work / "copy", copy_function=shutil.copyfile)
     assert load_photos(str(work / "copy"), 32)[2] == identity
     assert load_photos(str(scenes), 64)[2] != identity
 
 
-def test_the_identity_is_of_the_order_too(work, scenes):
+def test_the_identity_depends_on_the_order_too(work, scenes):
     """The order decides which photos are held out: one that moves would change sides."""
     shutil.copytree(scenes, "photos")
     _, _, identity = load_photos("photos", 32)
@@ -268,7 +268,7 @@ def test_a_seed_decides_the_order_of_the_photos_and_which_are_mirrored(seed):
 
 @pytest.mark.parametrize("seed", [None, (0, 1)])
 def test_batches_are_where_the_set_is_and_wait_for_the_device_only_before_the_first(seed):
-    """On "meta", which keeps no values: to read one there raises."""
+    """On "meta", which keeps no values: reading one there raises an error."""
     images = torch.empty(20, 3, 8, 8, dtype=torch.uint8, device="meta")
     with Waits() as waits:
         found = list(batches(images, torch.arange(2, 18), 4, seed))

@@ -30,7 +30,7 @@ def test_a_name_may_be_as_long_as_a_disk_allows_and_be_written_twice_at_once(tmp
 
 
 def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
-    """Else a power cut could leave the name with nothing behind it, and the old file gone."""
+    """Otherwise a power cut could leave the name with nothing behind it, and the old file gone."""
     path = tmp_path / "a.txt"
     steps = []
     fsync, replace = os.fsync, os.replace
@@ -66,7 +66,7 @@ def test_what_a_gpu_saved_is_loaded_without_one(tmp_path, monkeypatch):
 
 
 class Trap:
-    """What loads this as a pickle calls open(path, "w")."""
+    """Loading this as a pickle calls open(path, "w")."""
 
     def __init__(self, path):
         self.path = path

@@ -20,8 +20,8 @@ from pix2pix.device import fast_layout
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
 from tests.helpers import (
-    CPU, MPS, NEW_CARD, ROOT, error_line, noise, out_of_memory, run, run_infer, run_python,
-    save_noise, stub, watch
+    CPU, MPS, NEW_CARD, ROOT, error_line, error_lines, noise, out_of_memory, run, run_infer,
+    run_python, save_noise, stub, threads, watch
 )
 
 
@@ -142,8 +142,8 @@ def test_the_network_sees_the_photo_as_in_training(generator, monkeypatch):
     assert first.shape == (1, 1, 96, 96)
 
 
-def test_size_is_that_of_the_square_that_the_network_sees(work, generator):
-    """It is that of training, 64 pixels, unless another is asked for."""
+def test_the_network_sees_a_square_of_the_given_size(work, generator):
+    """Unless one is given, it is the size of the training: 64 pixels."""
     save_noise("in.png", 90, 70)
     assert run_infer(generator, "in.png", "trained.png") == 0
     assert run_infer(generator, "in.png", "64.png", "--size", 64) == 0
@@ -155,7 +155,7 @@ def test_size_is_that_of_the_square_that_the_network_sees(work, generator):
     assert (work / "32.png").read_bytes() != (work / "64.png").read_bytes()
 
 
-def test_strength_is_how_much_of_the_colors_comes(work, generator):
+def test_more_strength_gives_more_color_and_0_gives_none(work, generator):
     save_noise("in.png", 90, 70)
     found = []
     for strength in ("0", "0.5", "1", "1.5"):
@@ -218,7 +218,7 @@ def test_a_generator_is_laid_out_by_the_same_rule_as_in_training(generator, monk
     assert asked == [{"device": CPU, "bf16": False}]
 
 
-def test_it_says_which_generator_was_trained_on_what(work, generator, capsys):
+def test_it_prints_which_generator_it_uses_and_how_that_was_trained(work, generator, capsys):
     save_noise("in.png", 50, 40)
     assert run_infer(generator, "in.png", "out.jpg") == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -310,8 +310,8 @@ def test_a_bad_file_never_stops_the_rest(album, work, generator, capsys):
     assert run_infer(generator, album, "out") == 1
     printed = capsys.readouterr()
     assert last_line(printed) == summary(colored=4, failed=3)
-    errors = printed.err.splitlines()
-    assert len(errors) == 3 and all(line.startswith("error: ") for line in errors)
+    errors = error_lines(printed.err)
+    assert len(errors) == 3
     assert "0.png" in errors[0] and "bad.jpg" in errors[1] and "pipe.png" in errors[2]
     assert len(contents(work / "out")) == 4
 
@@ -368,8 +368,7 @@ def test_broken_links_and_folders_in_the_way_never_stop_the_rest(album, work, ge
     assert run_infer(generator, album, "out") == 1
     printed = capsys.readouterr()
     assert last_line(printed) == summary(colored=3, failed=3)
-    errors = printed.err.splitlines()
-    assert len(errors) == 3 and all(line.startswith("error: ") for line in errors)
+    assert len(error_lines(printed.err)) == 3
 
 
 def test_a_name_that_would_become_too_long_does_not_stop_the_rest(work, generator, capsys):
@@ -398,7 +397,7 @@ def test_an_extension_may_be_in_capitals(work, generator):
 
 
 def test_outputs_inside_the_album_never_replace_photos_of_it(album, work, generator, capsys):
-    """What lies in the folder of the outputs may be originals of the same names."""
+    """The folder of the outputs may hold originals of the same names."""
     shutil.copy(album / "a.jpg", album / "folder.jpg/a.jpg")
     before = contents(album)
     assert run_infer(generator, album, album / "folder.jpg", "--overwrite") == 2
@@ -494,7 +493,7 @@ def test_mistakes_are_one_clear_line_and_change_nothing(
 
 
 def odd_tiff(path):
-    """A TIFF one of whose tags claims to be longer than the file, of which Pillow warns."""
+    """Write a TIFF with a tag that claims to be longer than the file; Pillow warns of it."""
     Image.fromarray(noise(50, 40)).save(path, description="1931")
     content = path.read_bytes()
     description_tag, text_type = 270, 2
@@ -526,7 +525,7 @@ def test_warnings_of_pillow_stay_away_from_whoever_calls_main(work, generator, m
     assert len(bombs) == 1, "of read_photo alone"
 
 
-def test_help_says_how(capsys):
+def test_help_shows_the_usage(capsys):
     with pytest.raises(SystemExit) as stop:
         run(infer, "--help")
     assert stop.value.code == 0 and capsys.readouterr().out.startswith("usage: infer.py")
@@ -538,7 +537,7 @@ def test_help_says_how(capsys):
 def test_a_folder_is_colored_two_photos_at_a_time_and_one_photo_with_all_cores(
     album, generator, monkeypatch
 ):
-    """A second thread has OpenMP threads of its own: waking those costs more than they bring."""
+    """A second thread has OpenMP threads of its own: waking those costs more than it brings."""
     seen = []
 
     def look(number):
@@ -546,14 +545,15 @@ def test_a_folder_is_colored_two_photos_at_a_time_and_one_photo_with_all_cores(
         seen.append((in_main_thread, torch.get_num_threads()))
 
     watch(monkeypatch, infer, "colorize", before=look)
-    assert run_infer(generator, album / "a.jpg", "one.png") == 0 and seen == [(True, 2)]
-    assert run_infer(generator, album, "out") == 0 and seen[1:] == [(False, 1)] * 4
-    assert torch.get_num_threads() == 2
+    with threads(2):
+        assert run_infer(generator, album / "a.jpg", "one.png") == 0 and seen == [(True, 2)]
+        assert run_infer(generator, album, "out") == 0 and seen[1:] == [(False, 1)] * 4
+        assert torch.get_num_threads() == 2
 
 
 @pytest.fixture
 def colored(work, monkeypatch):
-    """For each of a folder's two photos that is "colored", whether that was in the main thread."""
+    """For each of a folder's two photos, whether it was "colored" in the main thread."""
     save_noise("album/a.png", 8, 8, seed=0)
     save_noise("album/b.png", 8, 8, seed=1)
     seen = []

@@ -1,4 +1,4 @@
-"""The figures, against values worked out by hand, and of the truth and of gray."""
+"""The figures have values that were worked out by hand; those of the truth and of gray, too."""
 import pytest
 import torch
 

@@ -66,7 +66,7 @@ def test_initialization_touches_the_decoder_and_never_the_encoder(downloaded, im
         assert abs(weights.std() / 0.02 - 1) < tolerance
 
 
-def test_weights_that_cannot_be_had_are_one_clear_error(weights_file):
+def test_weights_that_cannot_be_loaded_are_one_clear_error(weights_file):
     weights_file.write_bytes(b"<html>404</html>")
     with pytest.raises(UserError) as caught:
         Generator(pretrained=True)
@@ -112,7 +112,7 @@ def test_the_discriminator_has_the_papers_layers():
 
 
 def test_a_block_of_the_decoder_has_two_convolutions_of_3x3():
-    """The bias of a convolution is that of the BatchNorm after it."""
+    """The convolutions have no bias: the BatchNorm after them has one."""
     block = UpBlock(6, 4, 5)
     assert [describe(layer) for layer in (block.from_below, block.from_skip, *block.rest)] == [
         "3x3 6 -> 5", "3x3 4 -> 5", "BatchNorm 5", "ReLU",
@@ -149,7 +149,7 @@ def test_the_generator_takes_at_most_13_gflop_a_picture():
 
 
 def test_a_block_of_the_decoder_equals_doubling_joining_and_convolving():
-    """Written as one would draw it; the block takes a shorter way. Edges and gradients included."""
+    """The block takes a shorter way than one would draw, to the same values and gradients."""
     torch.manual_seed(0)
     block = UpBlock(6, 4, 5)
     x = torch.randn(2, 6, 3, 7, requires_grad=True)

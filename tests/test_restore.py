@@ -1,4 +1,6 @@
 """--restore: one network that colors and repairs, in the same steps, files and programs."""
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -113,13 +115,12 @@ def restore(scenes):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, scenes):
     folder = tmp_path_factory.mktemp("restore")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with contextlib.chdir(folder):
         assert restore(scenes) == 0
     return folder / "out"
 
 
-def test_the_log_tells_of_repairs_and_the_generator_that_it_repairs(whole):
+def test_the_log_has_the_error_of_L_and_the_generator_says_that_it_repairs(whole):
     for row in read_log(whole):
         assert "L_error" in row
     assert load_saved(whole / "generator.pt", "generator")["config"]["restore"] is True
@@ -178,7 +179,7 @@ def test_at_full_resolution_only_the_correction_is_enlarged(size):
 
 
 def test_it_learns_to_repair_and_to_color(work):
-    """A few steps show that it tells what is lost, on scenes that it never saw."""
+    """After a few steps it tells what is lost, on scenes that it never saw."""
     options = "--limit 90 --val 18 --lr 1e-3 --restore --out out".split()
     assert run_train("demo", *epochs(2, 0), *options) == 0
     first, *_, last = read_log("out")

@@ -17,13 +17,21 @@ from pix2pix import files, models
 from pix2pix.terminal import UsageError
 from tests.helpers import (
     ROOT, TINY, assert_equal, assert_same_run, checkpoint, epochs, error_line, interrupt_at_step,
-    out_of_memory, read_log, run, run_infer, run_train, save_noise, stub, watch, without_timings
+    out_of_memory, read_log, run, run_infer, run_train, save_noise, stub, threads, watch,
+    without_timings
 )
 
 
 def train_here(photos, *options):
-    """Train two epochs of 5 steps in each phase, unless the options say else, into "out"."""
+    """Train two epochs of 5 steps in each phase, unless the options say otherwise, into "out"."""
     return run_train(photos, *epochs(2, 2), "--out", "out", *options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_threads():
+    """Runs are equal bit for bit even so: threads add in the same order every time."""
+    with threads(2):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +44,7 @@ def photos(tmp_path_factory, scenes):
 def uninterrupted(tmp_path_factory, photos):
     """The results of a run that was never stopped."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with contextlib.chdir(folder):
         assert train_here(photos) == 0
     return folder / "out"
 
@@ -184,7 +191,7 @@ def test_epochs_of_L1_may_grow_until_the_gan_has_begun(photos, facts):
 
 
 def test_a_resumed_run_needs_no_weights_of_imagenet(work, photos, facts, monkeypatch, capsys):
-    """They came when the run began, and the network that trained on is in the checkpoint."""
+    """They were loaded when the run began; what became of them is in the checkpoint."""
     config = facts["config"] | {"no_pretrained": False}
     files.save(work / "out/checkpoint.pt", facts | {"config": config, "identity": "other"})
     asked = watch(monkeypatch, models, "resnet18", instead=lambda **options: resnet18())

@@ -12,8 +12,6 @@ from tests.helpers import new_run
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def small_run(layout=torch.contiguous_format):
     """A run of two convolutions."""

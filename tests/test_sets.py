@@ -1,4 +1,4 @@
-"""Known sets by name, from a server that has the real layouts and fails in the ways of servers."""
+"""Known sets by name, from a server that has the real layouts and fails as servers do."""
 import io
 import json
 import threading
@@ -237,7 +237,7 @@ def test_a_limit_fetches_no_more_than_it_needs(server, groups):
 @pytest.mark.parametrize(
     "trouble", [429, 500, "cut", "html", "stall", "drip", "too long", "too short"]
 )
-def test_a_trouble_that_passes_costs_nothing(server, groups, monkeypatch, trouble):
+def test_a_trouble_that_passes_costs_no_photo(server, groups, monkeypatch, trouble):
     lose_patience(monkeypatch, trouble)
     server.troubles = {TREE: [trouble], f"/raw/{groups[3]}": [trouble, trouble]}
     images, skipped, _ = load_photos("groups", 32)
@@ -247,7 +247,7 @@ def test_a_trouble_that_passes_costs_nothing(server, groups, monkeypatch, troubl
 
 
 def test_a_slow_server_is_given_time(server, groups, monkeypatch):
-    """As it is shipped: to answer at all, and between four tries."""
+    """As shipped, it gets time to answer, and pauses between four tries."""
     clock = Clock()
     monkeypatch.setattr(sets, "time", clock)
     monkeypatch.setattr(sets, "PAUSES", SHIPPED_PAUSES)
@@ -339,7 +339,7 @@ def test_without_a_network_there_is_one_clear_line(server, work, capsys):
     assert "Gallagher" in printed.out and not list(work.rglob("*.json"))
 
 
-def test_a_set_of_which_nothing_could_be_had_is_asked_for_again(server, groups):
+def test_a_set_of_which_nothing_arrived_is_asked_for_again(server, groups):
     files = server.files
     server.files = {TREE: files[TREE]}
     with pytest.raises(UserError, match="groups has no photo that can be used of 12.*404"):

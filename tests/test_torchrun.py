@@ -61,7 +61,7 @@ def test_the_first_process_alone_writes_and_prints(together):
 def test_two_processes_train_nearly_as_one_with_batches_twice_as_large(
     together, scenes, work, saved
 ):
-    """Not quite: BatchNorm has the statistics of each one's own half of a batch."""
+    """Not quite, because BatchNorm sees each process's half of a batch by itself."""
     assert run_train(scenes, *TWO_STEPS, "--out", "alone") == 0
     alone = read_log("alone")
     both = read_log(together[0] / "whole")
@@ -99,7 +99,7 @@ def test_a_process_that_runs_out_of_memory_ends_all_and_says_so_once(ended):
 
 
 def test_the_process_that_is_left_shows_no_traceback(ended):
-    """torchrun has one of its own; that of a process begins with its rank."""
+    """torchrun shows one of its own; that of a process begins with its rank."""
     assert "[rank0]" not in ended.stderr and "[rank1]" not in ended.stderr
 
 
@@ -125,10 +125,8 @@ def test_processes_that_met_part_at_the_end(
     assert seen == events
 
 
-def test_fewer_photos_than_processes_are_one_clear_line(
-    work, scenes, monkeypatch, capsys, second_process_of
-):
-    """Those without a photo would end in a traceback, and the others wait for them."""
+def test_fewer_photos_than_processes_are_one_clear_line(work, scenes, capsys, second_process_of):
+    """Processes without a photo would end in a traceback, and the others would wait for them."""
     second_process_of(21)
     assert run_train(scenes) == 1
     message = error_line(capsys.readouterr().err)

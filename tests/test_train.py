@@ -160,14 +160,15 @@ def test_the_accuracies_take_a_logit_above_0_for_real(nets, logit, taken_for_rea
 
 
 def test_the_discriminator_learns_to_tell_real_from_fake(nets):
-    G, D, _, opt_D, L, ab = nets
+    _, D, _, opt_D, L, ab = nets
+    G = nn.Conv2d(1, 2, 1)                      # what makes the fake is of no importance
     losses = [train.gan_step(G, D, Frozen(G), opt_D, L, ab, 100) for _ in range(12)]
     assert losses[-1]["d_loss"] < losses[0]["d_loss"]
     assert losses[-1]["d_real_accuracy"] > 0.9 and losses[-1]["d_fake_accuracy"] > 0.9
 
 
 @pytest.fixture
-def turn(one_thread):
+def turn():
     """A run with a small G, and what `gan_step` takes of a batch."""
     torch.manual_seed(0)
     run = new_run(G=nn.Conv2d(1, 2, 1))
@@ -240,9 +241,7 @@ def test_no_step_waits_for_the_device_and_an_epoch_waits_once(monkeypatch, phase
 
 
 @pytest.mark.parametrize("phase, repairs", [("pretrain", False), ("gan", True)])
-def test_no_operation_of_a_step_nor_of_adam_nor_of_the_average_is_a_wait(
-    one_thread, phase, repairs
-):
+def test_no_operation_of_a_step_waits_not_even_of_adam_or_the_average(phase, repairs):
     run = new_run(repairs=repairs)
     photos = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     train.train_epoch(run, run.G, run.D, [photos], phase, 1, 1, 0)          # Adam makes its state
@@ -326,7 +325,7 @@ def test_the_average_counts_the_steps_of_all_epochs(trained):
 
 
 def test_files_are_saved_where_a_phase_ends_and_the_checkpoint_last(trained):
-    """It commits all others. Between them there was no time: --save-seconds is 1e9."""
+    """It commits the others. No time passed to save in between: --save-seconds is 1e9."""
     named = [Path(call["dst"]) for call in trained.calls.named]
     assert [path.relative_to("out").as_posix() for path in named if path.parts[0] == "out"] == [
         "skipped.txt",
@@ -392,8 +391,14 @@ def test_a_trained_generator_colors_a_photo_through_infers_program(trained, monk
 # What the options do
 
 
+@pytest.fixture
+def no_steps(monkeypatch):
+    """Epochs train nothing."""
+    stub(monkeypatch, train, "train_epoch", result={"l1": 0.0})
+
+
 def test_the_end_names_the_samples_the_generator_and_the_command_to_try(
-    scenes, work, capsys, saved
+    scenes, work, capsys, saved, no_steps
 ):
     assert run_train(scenes, *epochs(1, 0)) == 0
     first, epoch, end = capsys.readouterr().out.splitlines()
@@ -434,16 +439,13 @@ def test_a_run_saves_at_the_first_epoch_that_ends_so_many_seconds_after_the_last
 def test_the_log_counts_the_photos_that_were_trained_on(
     scenes, work, saved, epochs_of_25_seconds, batch_size, photos
 ):
-    """Of 20, in 25 seconds: not those of a last short batch, nor more than there are."""
+    """20 in 25 seconds, but none of a last short batch, and never more than there are."""
     assert run_train(scenes, *epochs(1, 0), "--batch-size", batch_size, "--out", "out") == 0
     assert read_log("out")[1]["pictures_per_second"] == photos / 25
 
 
-def test_held_out_photos_are_judged_alike_whatever_the_batch_size(
-    scenes, work, monkeypatch, saved
-):
+def test_held_out_photos_are_judged_alike_whatever_the_batch_size(scenes, work, saved, no_steps):
     """Damage is drawn for each batch, and differs where batches do."""
-    stub(monkeypatch, train, "train_epoch", result={"l1": 0.0})
     for size in ("2", "4"):
         options = ["--restore", "--batch-size", size, "--out", size]
         assert run_train(scenes, *epochs(1, 0), *options) == 0
@@ -462,7 +464,7 @@ def test_every_step_of_the_gan_gives_L1_the_weight_that_was_asked_for(
 def test_a_run_has_the_precision_that_was_asked_for_and_keeps_no_cast_weights(
     scenes, work, monkeypatch, precision, is_bf16
 ):
-    """Autocast's cache would show every step the weights of before the first."""
+    """Autocast's cache would show every step the weights from before the first."""
     seen = []
 
     def fit(*args):
@@ -482,7 +484,7 @@ def test_any_integer_is_a_seed(scenes, work, monkeypatch, seed):
 def test_results_are_in_a_folder_of_the_photos_folders_name_even_if_that_is_a_dot(
     work, monkeypatch
 ):
-    """There `infer.py` looks for them."""
+    """That is where `infer.py` looks for them."""
     for index in range(5):
         save_noise(f"album/{index}.png", seed=index)
     monkeypatch.chdir("album")
@@ -503,7 +505,7 @@ def test_the_defaults_are_those_of_the_readme():
     assert vars(train.parse_options(["--data", "photos"])) == told
 
 
-def test_a_run_deletes_nothing_of_anybody_else(scenes, work, saved):
+def test_a_run_deletes_nothing_of_anybody_else(scenes, work, saved, no_steps):
     for name in ("mine.part", ".mine.part", "deep/.123.part"):
         (work / name).parent.mkdir(exist_ok=True)
         (work / name).write_text("mine")
@@ -556,7 +558,7 @@ def test_compiled_networks_train_the_same(work, scenes, monkeypatch, saved):
 # What goes wrong
 
 
-def test_weights_that_cannot_be_had_are_told_before_the_first_photo_is_read(
+def test_weights_that_cannot_be_loaded_are_reported_before_the_first_photo_is_read(
     scenes, work, capsys, monkeypatch, weights_file
 ):
     weights_file.write_bytes(b"<html>404</html>")
@@ -569,11 +571,8 @@ def test_weights_that_cannot_be_had_are_told_before_the_first_photo_is_read(
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
     scenes, work, capsys, monkeypatch, saved
 ):
-    step = train.pretrain_step
-
     def break_the_8th(*args):
-        losses = step(*args)
-        return {"l1": losses["l1"] * math.nan} if len(steps) == 8 else losses
+        return {"l1": torch.tensor(math.nan if len(steps) == 8 else 0.5)}
 
     steps = watch(monkeypatch, train, "pretrain_step", instead=break_the_8th)
     assert run_train(scenes, *epochs(3, 0), "--save-seconds", 0, "--out", "out") == 1
@@ -585,16 +584,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
 def test_weights_that_the_last_step_spoiled_are_not_saved(
     scenes, work, capsys, monkeypatch, saved
 ):
-    """Its losses are of before it; what is judged on held-out photos is not."""
-    step = train.pretrain_step
-
-    def spoil_after_the_10th(G, *rest):
-        losses = step(G, *rest)
+    """Its loss was measured before it; the held-out photos are judged after it."""
+    def spoil_in_the_10th(G, *rest):
         if len(steps) == 10:
             nn.init.constant_(G.head.bias, math.nan)
-        return losses
+        return {"l1": torch.tensor(0.5)}
 
-    steps = watch(monkeypatch, train, "pretrain_step", instead=spoil_after_the_10th)
+    steps = watch(monkeypatch, train, "pretrain_step", instead=spoil_in_the_10th)
     assert run_train(scenes, *epochs(2, 0), "--save-seconds", 0, "--out", "out") == 1
     message = error_line(capsys.readouterr().err)
     assert message.startswith("epoch 2: the loss is not finite")
@@ -624,7 +620,9 @@ def test_mistakes_are_one_clear_line(scenes, work, capsys, options, words):
     assert words in error_line(capsys.readouterr().err)
 
 
-def test_what_goes_wrong_with_the_last_epochs_files_is_told(work, scenes, capsys, monkeypatch):
+def test_a_failure_to_write_the_last_epochs_files_is_reported(
+    work, scenes, capsys, monkeypatch, no_steps
+):
     full_disk = OSError(28, "No space left on device", "checkpoint.pt")
     monkeypatch.setattr(files, "save", raising(full_disk))
     assert run_train(scenes, *epochs(1, 0)) == 1
