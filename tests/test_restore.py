@@ -17,7 +17,7 @@ from pix2pix.models import Discriminator, Generator
 from pix2pix.photo import read_photo
 from tests.helpers import (
     CPU, assert_same_run, epochs, interrupt_at_step, noise, noise_batch, read_log, run, run_infer,
-    run_train, save_noise
+    run_train, save_noise, threads
 )
 
 
@@ -108,8 +108,9 @@ def test_L1_counts_what_is_lost_six_times():
 
 
 def restore(scenes):
-    """Train an epoch of 5 steps in each phase."""
-    return run_train(scenes, *epochs(1, 1), "--restore", "--out", "out")
+    """Train an epoch of 5 steps in each phase, in two threads as test_resume.py does."""
+    with threads(2):
+        return run_train(scenes, *epochs(1, 1), "--restore", "--out", "out")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,8 @@ def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
     with monkeypatch.context() as patch:
         interrupt_at_step(patch, 8)
         assert restore(scenes) == 130
-    assert run(train, "--data", scenes, "--resume", "--out", "out", "--device", "cpu") == 0
+    with threads(2):
+        assert run(train, "--data", scenes, "--resume", "--out", "out", "--device", "cpu") == 0
     assert_same_run("out", whole)
 
 
