@@ -1,6 +1,7 @@
 """sRGB <-> CIE Lab (D65) on tensors, and the scaling that the networks see.
 
-sRGB is IEC 61966-2-1, Lab is CIE 15. All works pixel by pixel: on any strip of a photo.
+sRGB is IEC 61966-2-1, Lab is CIE 15. Conversions work per pixel, so a photo can be converted strip
+by strip.
 """
 import torch
 
@@ -15,7 +16,7 @@ RGB_TO_XYZ = (
 )
 XYZ_TO_RGB = torch.tensor(RGB_TO_XYZ, dtype=torch.float64).inverse().tolist()
 WHITE_X, WHITE_Z = 0.95047, 1.08883     # XYZ of D65, whose Y is 1
-DELTA = 6 / 29                          # below it, a straight line continues CIE's cube root
+DELTA = 6 / 29                          # CIE replaces the cube root by a line below DELTA ** 3
 
 
 def rgb_to_lab(rgb):
@@ -30,9 +31,9 @@ def rgb_to_lab(rgb):
 def lab_to_rgb(lab):
     """CIE Lab (B, 3, H, W) -> sRGB (B, 3, H, W) in [0, 1] of the same luminance.
 
-    A colour outside the sRGB gamut moves straight towards the gray of its luminance Y until it is
-    inside. In linear RGB that keeps Y, and so L, exactly, where clipping each channel would not.
-    Colours inside are untouched.
+    A color outside the sRGB gamut moves straight towards the gray of its luminance Y until it is
+    inside. In linear RGB this preserves Y, and so L, exactly; clipping each channel would not.
+    Colors inside the gamut are unchanged.
     """
     L, a, b = lab.unbind(dim=1)                             # (B, H, W) each
     y = (L + 16) / 116
@@ -42,19 +43,16 @@ def lab_to_rgb(lab):
     linear = torch.stack(_mix(XYZ_TO_RGB, (X, Y, Z)), dim=1)            # (B, 3, H, W)
 
     gray = Y.clamp(0, 1).unsqueeze(1)                                   # (B, 1, H, W)
-    strongest = linear.amax(dim=1, keepdim=True)
-    weakest = linear.amin(dim=1, keepdim=True)
-    room_above = (1 - gray) / (strongest - gray).clamp(min=1e-6)
-    room_below = gray / (gray - weakest).clamp(min=1e-6)
-    share = torch.minimum(room_above, room_below).clamp(max=1)          # 1 inside the gamut
-    return _to_srgb((gray + share * (linear - gray)).clamp(0, 1))
+    max_channel = linear.amax(dim=1, keepdim=True)
+    min_channel = linear.amin(dim=1, keepdim=True)
+    room_above = (1 - gray) / (max_channel - gray).clamp(min=1e-6)
+    room_below = gray / (gray - min_channel).clamp(min=1e-6)
+    scale = torch.minimum(room_above, room_below).clamp(max=1)          # 1 inside the gamut
+    return _to_srgb((gray + scale * (linear - gray)).clamp(0, 1))
 
 
 def encode(rgb_u8):
-    """uint8 sRGB (B, 3, H, W) -> what the networks see, L and ab.
-
-    L is (B, 1, H, W) in [0, 1], ab is (B, 2, H, W) in [-1, 1].
-    """
+    """uint8 sRGB (B, 3, H, W) -> L (B, 1, H, W) in [0, 1] and ab (B, 2, H, W) in [-1, 1]."""
     lab = rgb_to_lab(rgb_u8.float() / 255)
     return lab[:, :1] / L_SCALE, lab[:, 1:] / AB_SCALE
 
@@ -62,10 +60,23 @@ def encode(rgb_u8):
 def decode(L, ab):
     """L (B, 1, H, W) in [0, 1], ab (B, 2, H, W) in [-1, 1] -> uint8 sRGB (B, 3, H, W).
 
-    The inverse of `encode`, for each of the 16.7 million colours.
+    Inverts `encode` exactly, for each of the 16.7 million colors.
     """
     lab = torch.cat((L * L_SCALE, ab * AB_SCALE), dim=1)
     return (lab_to_rgb(lab) * 255).round().to(torch.uint8)
+
+
+def colorfulness(rgb_u8):
+    """Hasler and Suesstrunk 2003 on 0..255: uint8 (B, 3, H, W) -> (B,). Gray is 0.
+
+    Uses the absolute values of the two opponent channels, as published tables do.
+    """
+    r, g, b = rgb_u8.float().unbind(dim=1)                  # (B, H, W) each
+    red_green = (r - g).abs()
+    yellow_blue = ((r + g) / 2 - b).abs()
+    opponents = torch.stack((red_green, yellow_blue), dim=1).flatten(2)     # (B, 2, H * W)
+    spread = opponents.var(dim=2, correction=0).sum(dim=1).sqrt()
+    return spread + 0.3 * opponents.mean(dim=2).norm(dim=1)
 
 
 def _mix(matrix, channels):
@@ -77,9 +88,9 @@ def _mix(matrix, channels):
     return [row[0] * x + row[1] * y + row[2] * z for row in matrix]
 
 
-# Each curve is a straight line up to a knee and a power above it, and here their sum: what is
-# clamped adds nothing. With torch.where, `encode` takes nearly half as long again, and the gradient
-# at black is infinity times zero.
+# Each curve is a line up to a knee and a power above it. Clamping makes each branch constant on the
+# other's side, so their sum is the curve. torch.where would take half as long again in `encode`,
+# and its gradient at black would be infinity times zero.
 
 def _to_linear(srgb):
     """sRGB (B, 3, H, W) -> its three channels in linear light."""

@@ -1,7 +1,7 @@
-"""Photos on disk -> one uint8 tensor -> split -> batches. No Lab here.
+"""Photos on disk -> one uint8 tensor -> split -> batches -> what the networks see.
 
-The whole set is one memory-mapped file of pixels, made once: no loader, no workers, no memory that
-grows with it.
+The whole set is one memory-mapped file of pixels, made once. So there is no DataLoader, there are
+no workers, and memory does not grow with the set.
 """
 import hashlib
 import json
@@ -12,51 +12,53 @@ from pathlib import Path
 import PIL
 import torch
 
-from pix2pix import demo, metrics, photo, sets
-from pix2pix.device import seeded
+from pix2pix import color, demo, photo, sets
+from pix2pix.damage import damage
 from pix2pix.files import whole_file, write
 from pix2pix.photo import PhotoError
 from pix2pix.terminal import UserError, progress
 
 CACHE = Path("data/cache")
-LEAST_COLORFUL = 10         # as in the reference: what is less colorful teaches nothing
-JUDGED_AT = 256             # pixels; the same photos are left out at every size
+MIN_COLORFULNESS = 10       # as in ColorGAN: a photo below it teaches nothing
+MEASURED_AT = 256           # pixels; at every --size, the same photos are left out
 
 
 def load_photos(source, size, limit=None):
     """All usable photos of a folder, or of the set "groups", "coco" or "demo", as squares.
 
-    Returns images, uint8 (N, 3, size, size), mapped from a cache file that is made on first use;
-    skipped, a list of [name, reason]; and identity, a digest of the pixels. Left out are photos
-    that cannot be had or read, those with a colorfulness under 10 at 256 pixels, exact duplicates,
-    and pictures in runs/, where results are. `limit` takes only the first so many, and fetches and
-    reads no more than these need. Raises UserError where there is no such set, or no usable photo
-    in it.
+    Returns
+        images: uint8 (N, 3, size, size), mapped from a cache file that is made on first use
+        skipped: a list of [name, reason]
+        fingerprint: a digest of the pixels
+
+    Skips photos that cannot be fetched or read, photos with a colorfulness under 10 at 256 pixels,
+    exact duplicates, and everything in runs/, where results are. `limit` keeps only the first so
+    many, and reads no more than needed. Raises UserError if there is no such set, or no usable
+    photo in it.
     """
-    names, read, most = _list(source)
-    limit = min(limit or most, most, len(names))
-    # All that decides the pixels: the photos, and the code that reads them.
-    modules = (__file__, demo.__file__, metrics.__file__, photo.__file__)
-    code = [Path(file).read_text() for file in modules]
+    names, read, max_photos = _list(source)
+    limit = min(limit or max_photos, max_photos, len(names))
+    # Everything that decides the pixels: the photos, and the code that reads them.
+    modules = (__file__, color.__file__, demo.__file__, photo.__file__)
+    code = [Path(file).read_text("utf-8") for file in modules]
     decisive = json.dumps([names, size, limit, code, PIL.__version__])
     key = hashlib.sha256(decisive.encode()).hexdigest()[:24]
     pixels = CACHE / f"{key}.u8"
     index = CACHE / f"{key}.json"
     if not (index.exists() and pixels.exists()):
         _make_cache(pixels, index, source, names, read, size, limit)
-    count, skipped, identity = json.loads(index.read_text())
+    count, skipped, fingerprint = json.loads(index.read_text())
     length = count * 3 * size**2
     if pixels.stat().st_size != length:
-        raise UserError(f"{pixels} is damaged: delete it, it will be made again")
+        raise UserError(f"{pixels} is damaged: delete it, and it will be made again")
     images = torch.from_file(str(pixels), size=length, dtype=torch.uint8)
-    return images.view(count, 3, size, size), skipped, identity
+    return images.view(count, 3, size, size), skipped, fingerprint
 
 
 def split(n, val, seed):
-    """Indices of the photos to train on and of `val` held-out ones.
+    """Random indices of n - val training and of `val` validation photos: disjoint and sorted.
 
-    Disjoint, sorted, the same for the same arguments. Raises UserError for less than one or more
-    than a fifth.
+    Raises UserError unless 1 <= val <= n / 5.
     """
     if not 1 <= val <= n // 5:
         raise UserError(
@@ -66,50 +68,67 @@ def split(n, val, seed):
     return order[val:].sort().values, order[:val].sort().values
 
 
-def steps_per_epoch(photos, batch_size, world):
-    """How many batches `batches` yields with a seed, in each of `world` processes.
+def shuffle(indices, batch_size, seed, rank=0, world=1):
+    """The batches of one epoch for process `rank` of `world`.
 
-    Raises UserError where there is not a photo for each.
+    Returns the indices of photos and whether each is mirrored, (steps, B) each. Photos beyond the
+    last whole batch are left out of the epoch; a set smaller than one batch is one batch. Raises
+    UserError if there are fewer photos than processes.
     """
-    if photos < world:
-        raise UserError(f"{world} processes have only {photos} photos to share: start fewer")
-    return max(1, photos // (batch_size * world))
-
-
-def batches(images, indices, batch_size, seed=None, rank=0, world=1):
-    """Yield uint8 batches (B, 3, S, S) of images[indices], the part of process `rank` of `world`.
-
-    They are where the images are. With a seed, a number or several such as (seed, epoch), they are
-    shuffled, mirrored at random, and whole: a last short one is dropped, but a set smaller than one
-    batch is one batch. Without one they are in order and complete.
-    """
+    if len(indices) < world:
+        raise UserError(f"{world} processes share only {len(indices)} photos: start fewer")
+    generator = seeded(seed)
     batch_size = min(batch_size, len(indices) // world)
-    mirrored = torch.zeros(len(indices), dtype=torch.bool)
-    if seed is not None:
-        generator = seeded(seed)
-        used = steps_per_epoch(len(indices), batch_size, world) * batch_size * world
-        indices = indices[torch.randperm(len(indices), generator=generator)][:used]
-        mirrored = torch.rand(len(indices), generator=generator) < 0.5
-    indices = indices.to(images.device)
-    mirrored = mirrored.to(images.device)
-    for start in range(rank * batch_size, len(indices), world * batch_size):
-        part = slice(start, start + batch_size)
-        batch = images.index_select(0, indices[part])
-        flip = mirrored[part].view(-1, 1, 1, 1)
-        yield torch.where(flip, batch.flip(-1), batch)
+    steps = len(indices) // (batch_size * world)
+    used = steps * batch_size * world
+    order = indices[torch.randperm(len(indices), generator=generator)][:used]
+    mirrored = torch.rand(used, generator=generator) < 0.5
+    shape = (steps, world, batch_size)
+    return order.view(shape)[:, rank], mirrored.view(shape)[:, rank]
+
+
+def gather(images, device, indices, mirrored=None):
+    """The photos images[indices] on `device`, uint8 (B, 3, S, S), mirrored where the mask says so.
+
+    `indices` (B,) are on the device of the images, the mask (B,) on `device`.
+    """
+    photos = images.index_select(0, indices).to(device)
+    if mirrored is None:
+        return photos
+    return torch.where(mirrored.view(-1, 1, 1, 1), photos.flip(-1), photos)
+
+
+def examples(photos, restore, seed):
+    """uint8 photos (B, 3, H, W) -> G's input L, the target, and a mask of the holes in L.
+
+    Normally L (B, 1, H, W) and the target ab (B, 2, H, W) are the photo's own, and the mask is
+    None. With `restore`, L is damaged, the target is the undamaged Lab (B, 3, H, W), and the mask
+    (B, 1, H, W) is True where damage hides the photo. The seed decides the damage.
+    """
+    L, ab = color.encode(photos)
+    if restore:
+        damaged, hole_mask = damage(L, seeded(seed, photos.device))
+        return damaged, torch.cat((L, ab), dim=1), hole_mask
+    return L, ab, None
+
+
+def seeded(seed, device="cpu"):
+    """A torch.Generator for a number or a tuple of numbers: neighbors are unrelated."""
+    digest = hashlib.sha256(str(seed).encode()).hexdigest()
+    return torch.Generator(device).manual_seed(int(digest[:15], 16))
 
 
 def _list(source):
-    """Names of photos in the order of their use, how to read one, and how many to use at most.
+    """Names of photos in order, a function that reads one, and the most photos to use.
 
-    Names of files are the keys to what tells that a file has changed.
+    For a folder, the names are the keys of a dict, whose values change when a file does.
     """
     folder = Path(source).resolve()
     if folder.is_dir():
         stamps = {}
-        # Results, if they lie among the photos, would change the set.
+        # Samples in runs/ would become training photos.
         for path in photo.find_photos(folder, Path("runs").resolve()):
-            if path.exists():                       # not a link to nowhere
+            if path.exists():                       # not a broken link
                 stat = path.stat()
                 stamps[path.relative_to(folder).as_posix()] = (stat.st_size, stat.st_mtime_ns)
         return stamps, lambda name: photo.read_photo(folder / name), len(stamps)
@@ -121,7 +140,7 @@ def _list(source):
 
 
 def _make_cache(pixels, index, source, names, read, size, limit):
-    """Write the pixels of the first `limit` usable photos, then the index: now they are valid."""
+    """Write the pixels of the first `limit` usable photos, then the index, which commits them."""
     kept = {}                   # digest of the pixels -> name
     skipped = []                # (name, reason)
     with whole_file(pixels) as file:
@@ -129,15 +148,15 @@ def _make_cache(pixels, index, source, names, read, size, limit):
         for data in progress(usable, limit, f"{source}: photo"):
             file.write(data)
         if not kept:
-            raise UserError(f"{source} has no photo that can be used of {len(names)} {skipped[:1]}")
-    identity = hashlib.sha256(b"".join(kept)).hexdigest()
-    write(index, json.dumps([len(kept), skipped, identity]).encode())
+            raise UserError(f"{source}: none of {len(names)} photos can be used {skipped[:1]}")
+    fingerprint = hashlib.sha256(b"".join(kept)).hexdigest()
+    write(index, json.dumps([len(kept), skipped, fingerprint]).encode())
 
 
 def _usable(names, read, size, limit, kept, skipped):
-    """Yield the pixels of the first `limit` usable photos, and note all in `kept` or `skipped`.
+    """Yield the pixels of the first `limit` usable photos, and list all in `kept` or `skipped`.
 
-    They are read in parallel, few in memory at once, none in vain.
+    Reads in parallel, a few at a time, and never more than needed.
     """
     waiting = iter(names)
     with ThreadPoolExecutor() as pool:
@@ -146,7 +165,7 @@ def _usable(names, read, size, limit, kept, skipped):
             for name, (data, reason) in zip(part, results):
                 digest = hashlib.sha256(data or b"").digest()
                 if digest in kept:
-                    reason = f"the same picture as {kept[digest]}"
+                    reason = f"a duplicate of {kept[digest]}"
                 if reason:
                     skipped.append((name, reason))
                 else:
@@ -155,12 +174,12 @@ def _usable(names, read, size, limit, kept, skipped):
 
 
 def _pixels(name, read, size):
-    """The photo's bytes, 3 x size x size, or None, and why it is left out."""
+    """The photo's bytes, 3 x size x size, and None; or None and the reason to skip it."""
     try:
         picture = read(name)
     except PhotoError as error:
         return None, str(error)
-    shrunk = {side: photo.shrink(picture, side) for side in {JUDGED_AT, size}}
-    if metrics.colorfulness(shrunk[JUDGED_AT][None]) < LEAST_COLORFUL:
-        return None, "gray, or nearly"
+    shrunk = {side: photo.shrink(picture, side) for side in {MEASURED_AT, size}}
+    if color.colorfulness(shrunk[MEASURED_AT][None]) < MIN_COLORFULNESS:
+        return None, "gray, or nearly gray"
     return shrunk[size].contiguous().numpy().tobytes(), None

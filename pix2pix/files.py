@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; dicts of tensors in them."""
+"""Files that appear whole or not at all, and dicts of tensors in them."""
 import contextlib
 import io
 import os
@@ -11,11 +11,11 @@ from pix2pix.terminal import UserError
 
 @contextlib.contextmanager
 def whole_file(path):
-    """Open `path` for writing bytes; it appears when all of it is on the disk, or not at all.
+    """Open `path` for writing bytes. The file appears once it is complete, or not at all.
 
-    The folders that lead to it are made. Raises what writing raises: OSError, when a disk is full.
+    Makes missing folders. Raises what writing raises, such as OSError if the disk is full.
     """
-    part = path.with_name(f".pix2pix-{os.urandom(8).hex()}")    # a long name might become too long
+    part = path.with_name(f".pix2pix-{os.urandom(8).hex()}")    # short, so never too long
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(part, "wb") as file:
@@ -28,28 +28,28 @@ def whole_file(path):
 
 
 def write(path, content):
-    """Write a whole file, as `whole_file` does."""
+    """Write the bytes `content` to a whole file."""
     with whole_file(path) as file:
         file.write(content)
 
 
 def save(path, content):
-    """torch.save to a whole file; in memory first, because torch hides why a write failed."""
+    """torch.save to a whole file. Serializes in memory, because torch hides why a write failed."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write(path, buffer.getbuffer())
 
 
 def load_saved(path, kind):
-    """The dict that train.py saved at `path`, on the CPU; its kind: "checkpoint" or "generator".
+    """The dict that train.py saved at `path`, on the CPU. `kind` is "checkpoint" or "generator".
 
-    Raises OSError where there is no such file, and UserError unless it is a whole one of this kind.
+    Raises OSError if there is no such file, and UserError if it holds something else.
     """
     content = io.BytesIO(Path(path).read_bytes())
-    refusal = UserError(f"{path} is not a {kind} that train.py wrote, or not the whole of one")
+    refusal = UserError(f"{path} is not a complete {kind} written by train.py")
     try:
         saved = torch.load(content, map_location="cpu", weights_only=True)
-    except Exception:                   # a web page, a cut file, another program's: no end of types
+    except Exception:                   # a web page or a truncated file can raise anything
         raise refusal
     if not isinstance(saved, dict) or saved.get("kind") != kind:
         raise refusal

@@ -1,8 +1,8 @@
-"""How good pictures are: ab error, PSNR, colorfulness, and all of these for held-out photos."""
+"""How close pictures are to the truth: ab error and PSNR, and all figures of validation photos."""
 import torch
 
-from pix2pix.color import AB_SCALE, L_SCALE, decode
-from pix2pix.damage import examples
+from pix2pix.color import AB_SCALE, L_SCALE, colorfulness, decode
+from pix2pix.data import examples, gather
 
 
 def ab_error(ab, truth):
@@ -16,36 +16,23 @@ def psnr(rgb_u8, truth):
     return -10 * torch.log10(square.mean(dim=(1, 2, 3)).clamp(min=1e-12))
 
 
-def colorfulness(rgb_u8):
-    """Hasler and Suesstrunk 2003 on 0..255, (B,), of uint8 (B, 3, H, W). Gray is 0.
-
-    With the absolute values of the two opponents, as in published tables.
-    """
-    r, g, b = rgb_u8.float().unbind(dim=1)                  # (B, H, W) each
-    red_green = (r - g).abs()
-    yellow_blue = ((r + g) / 2 - b).abs()
-    opponents = torch.stack((red_green, yellow_blue), dim=1).flatten(2)     # (B, 2, H * W)
-    spread = opponents.var(dim=2, correction=0).sum(dim=1).sqrt()
-    return spread + 0.3 * opponents.mean(dim=2).norm(dim=1)
-
-
 def gray(L):
-    """The baseline that any colorizer has to beat: L (B, 1, H, W) -> L and no ab (B, 2, H, W)."""
+    """The baseline for any colorizer: L (B, 1, H, W) -> L and an ab (B, 2, H, W) of zeros."""
     return L, torch.zeros_like(L).repeat(1, 2, 1, 1)
 
 
 @torch.no_grad()
-def evaluate(predict, batches, device, repairs):
-    """Figures of `predict`, L -> (L, ab) as of G.predict or `gray`, on batches of uint8 photos.
+def evaluate(predict, images, indices, device, restore):
+    """Score `predict`, L -> (L, ab) like `G.predict` or `gray`, on the photos images[indices].
 
-    Means over the photos: "ab_error" (CIE units), "psnr" (RGB, dB), "colorfulness" and the truth's.
-    With `repairs` it sees damage, the same for the same batches, and "L_error", the mean absolute
-    error of L (CIE units), tells how much of it is left.
+    Returns means over the photos: "ab_error" (CIE units), "psnr" (RGB, dB), "colorfulness" and
+    "colorfulness_truth". With `restore`, `predict` sees damaged L, the same damage every time, and
+    "L_error" is the mean absolute error of its L (CIE units).
     """
     scores = []
-    for number, batch in enumerate(batches):
-        photos = batch.to(device)
-        seen, target, _ = examples(photos, repairs, ("held out", number))
+    for number, part in enumerate(indices.split(16)):
+        photos = gather(images, device, part)
+        seen, target, _ = examples(photos, restore, ("held out", number))
         L, ab = predict(seen)
         rgb = decode(L, ab)
         score = {
@@ -54,8 +41,14 @@ def evaluate(predict, batches, device, repairs):
             "colorfulness": colorfulness(rgb),
             "colorfulness_truth": colorfulness(photos)
         }
-        if repairs:
+        if restore:
             score["L_error"] = L_SCALE * (L - target[:, :1]).abs().mean(dim=(1, 2, 3))
         scores.append(score)
     return {name: torch.cat([score[name] for score in scores]).mean().item()
             for name in scores[0]}
+
+
+def mean_losses(steps):
+    """The mean of each loss over `steps`, a list of dicts of tensors by name."""
+    losses = torch.stack([torch.stack(list(step.values())) for step in steps])
+    return dict(zip(steps[0], losses.mean(dim=0).tolist()))     # an epoch's only wait for the GPU

@@ -4,8 +4,6 @@ import torch.nn.functional as F
 from torch.nn import BatchNorm2d, Conv2d, LeakyReLU, Module, ModuleList, ReLU, Sequential, init
 from torchvision.models import ResNet18_Weights, resnet18
 
-from pix2pix.terminal import UserError
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -13,16 +11,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Generator(Module):
     """U-Net on torchvision's ResNet18: L (B, 1, H, W) in [0, 1] -> ab (B, 2, H, W) in [-1, 1].
 
-    One that repairs, too, puts its own L, in [0, 1], before ab: (B, 3, H, W). All float32; H and W
-    are multiples of 32. `pretrained` starts the encoder from ImageNet, and raises UserError where
-    those weights cannot be had. 12.8 GFLOP (2 per multiply-add) a picture of 256x256.
+    With `repairs`, the output is (B, 3, H, W): the repaired L in [0, 1], then ab. All tensors are
+    float32; H and W are multiples of 32. `pretrained` starts the encoder from ImageNet, and raises
+    what torchvision raises if those weights cannot be loaded. A 256x256 picture takes 12.8 GFLOP
+    (2 per multiply-add).
     """
 
     def __init__(self, pretrained=True, repairs=False):
         super().__init__()
         self.repairs = repairs
-        self.encoder = _resnet18(pretrained)
-        # From the depth upwards; each takes what comes from below and a skip.
+        self.encoder = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if pretrained else None)
+        del self.encoder.avgpool, self.encoder.fc           # the classifier
+        # From the deepest level up. Each block takes the output of the one before and a skip.
         self.decoder = ModuleList([                         # skip:
             UpBlock(512, 256, 256),                         # layer3
             UpBlock(256, 128, 128),                         # layer2
@@ -30,7 +30,7 @@ class Generator(Module):
             UpBlock(64, 64, 64),                            # relu1
             UpBlock(64, 3, 32)                              # the input
         ]).apply(init_weights)
-        # ab, and to repair also the share of L that is lost, and what belongs there.
+        # ab; with `repairs`, first the opacity of the repair and the L to fill in.
         self.head = Conv2d(32, 4 if repairs else 2, 1).apply(init_weights)
 
     def forward(self, L):
@@ -49,15 +49,15 @@ class Generator(Module):
             return torch.tanh(out)                                      # (B,   2, H,    W)
 
         repair, ab = out.split(2, dim=1)
-        share, instead = torch.sigmoid(repair).split(1, dim=1)          # (B,   1, H,    W)
+        alpha, fill = torch.sigmoid(repair).split(1, dim=1)             # (B,   1, H,    W)
         if not self.training:
-            # In use, what it finds lost to less than a fifth, as it does in doubt, stays as it is.
-            share = 1.25 * (share - 0.2).clamp(min=0)
-        L = L + share * (instead - L)
+            # At inference a faint alpha is doubt, not damage: below 0.2 L stays exactly as it is.
+            alpha = 1.25 * (alpha - 0.2).clamp(min=0)
+        L = L + alpha * (fill - L)
         return torch.cat((L, torch.tanh(ab)), dim=1)                    # (B,   3, H,    W)
 
     def predict(self, L):
-        """Both parts of a picture: L (B, 1, H, W), repaired or as it is, and ab (B, 2, H, W)."""
+        """L (B, 1, H, W) -> the output's L (B, 1, H, W), repaired or unchanged, and ab."""
         if self.repairs:
             return self(L).split((1, 2), dim=1)
         return L, self(L)
@@ -66,7 +66,8 @@ class Generator(Module):
 class UpBlock(Module):
     """Double the size, join the skip, two 3x3 convolutions: x (B, C, H, W) -> (B, out, 2 H, 2 W).
 
-    To convolve x and the skip apart, and add up, is to convolve both joined, without copies.
+    Convolving x and the skip separately and adding the results equals convolving both concatenated,
+    without the copy.
     """
 
     def __init__(self, in_channels, skip_channels, out):
@@ -84,20 +85,20 @@ class UpBlock(Module):
 
 
 class UpConv2d(Conv2d):
-    """Doubling the size (nearest neighbour) and a 3x3 convolution, in one transposed convolution.
+    """Nearest-neighbor upsampling by 2 and a 3x3 convolution, as one transposed convolution.
 
-    On doubled pixels a 3x3 kernel meets only 2x2 different ones. Summing the weights that meet the
+    On doubled pixels, a 3x3 kernel covers only 2x2 distinct ones. Summing the weights that meet the
     same pixel gives a 4x4 kernel of stride 2 with the same result:
 
-        conv3x3(double(x), w)  =  conv_transpose4x4(x, S w S^T)
+        conv3x3(upsample(x), w)  =  conv_transpose4x4(x, S w S^T)
 
-    It takes 4 multiplications instead of 9, and no doubled copy. A 4x4 kernel that was learned
-    freely would leave checkerboards; this one cannot.
+    It takes 4 multiplications instead of 9, and no upsampled copy. A freely learned 4x4 kernel
+    could produce checkerboards; this one cannot.
     """
 
     def __init__(self, in_channels, out):
         super().__init__(in_channels, out, 3, bias=False)
-        # Row by row: which of the 3 weights are summed to each of the 4, along one side.
+        # Each row lists which of the 3 weights add up to one of the 4, along one side.
         S = torch.tensor(((0, 0, 1), (0, 1, 1), (1, 1, 0), (1, 0, 0)), dtype=torch.float32)
         self.register_buffer("S", S, persistent=False)
 
@@ -107,16 +108,16 @@ class UpConv2d(Conv2d):
 
 
 class Discriminator(Module):
-    """PatchGAN: L (B, 1, H, W), target (B, C, H, W) -> a logit for each 70x70 patch.
+    """PatchGAN: L (B, 1, H, W), target (B, C, H, W) -> one logit for each 70x70 patch.
 
-    At 256x256 there are 15x15. The paper's 70x70 discriminator, but for a stride of 2 in the last
-    layer, which gives the reference's 15x15 map.
+    At 256x256 there are 15x15 logits. This is the paper's 70x70 discriminator, except for a stride
+    of 2 in the last layer, which gives the 15x15 map of the ColorGAN notebook.
     """
 
     def __init__(self, target_channels=2):
         super().__init__()
         leaky = LeakyReLU(0.2, inplace=True)
-        self.layers = Sequential(                           # at 256x256         sees pixels
+        self.layers = Sequential(                           # at 256x256         receptive field
             Conv2d(1 + target_channels, 64, 4, stride=2, padding=1),
             leaky,                                          # (B,  64, 128, 128)    4
             Conv2d(64, 128, 4, stride=2, padding=1, bias=False),
@@ -137,20 +138,6 @@ class Discriminator(Module):
 
 
 def init_weights(module):
-    """pix2pix's initialisation of convolutions, N(0, 0.02)."""
+    """pix2pix's initialization of convolutions, N(0, 0.02)."""
     if isinstance(module, Conv2d):
         init.normal_(module.weight, 0, 0.02)
-
-
-def _resnet18(pretrained):
-    """torchvision's ResNet18 without its classifier, from ImageNet or from noise."""
-    weights = ResNet18_Weights.IMAGENET1K_V1 if pretrained else None
-    try:
-        net = resnet18(weights=weights)
-    except Exception as error:          # no network, a proxy's page, a cut file: one way out
-        raise UserError(
-            f"the ImageNet weights of ResNet18 cannot be had ({error}): download {weights.url} "
-            f"into {torch.hub.get_dir()}/checkpoints, or train with --no-pretrained"
-        )
-    del net.avgpool, net.fc
-    return net

@@ -1,21 +1,23 @@
-"""What a person at a terminal sees: errors that say what to do, exit codes, the progress line."""
+"""What people see at a terminal: errors that say what to do, exit codes, the progress line."""
 import argparse
 import os
 import sys
 import time
 import warnings
 
+import torch
+
 
 class UserError(Exception):
-    """Something that the person at the keyboard can mend; the message is one line that says how."""
+    """A problem that the user can fix. The message is one line that says how."""
 
 
 class UsageError(UserError):
-    """The same, in what was typed."""
+    """A mistake on the command line."""
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's, whose errors are ours: one line."""
+    """argparse's parser, with one-line errors."""
 
     def error(self, message):
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -24,9 +26,9 @@ class ArgumentParser(argparse.ArgumentParser):
 def run_program(program, argv, if_interrupted, if_out_of_memory):
     """The exit code of `program(argv)`: its own, or 1, 2 or 130 after one line on stderr.
 
-    What a person cannot mend, a fault of the program, is raised on.
+    Anything that the user cannot fix, such as a bug in this program, is raised as it is.
     """
-    warnings.filterwarnings("ignore", module="PIL")     # of odd files: nobody could mend them
+    warnings.filterwarnings("ignore", module="PIL")     # about odd files: nobody can act on them
     try:
         return program(argv)
     except KeyboardInterrupt:
@@ -36,14 +38,11 @@ def run_program(program, argv, if_interrupted, if_out_of_memory):
         message = f"error: {error}"
         exit_code = 2 if isinstance(error, UsageError) else 1
     except (RuntimeError, MemoryError) as error:
-        # torch has no common type for devices that are full, only these words.
-        signs = ("out of memory", "allocate memory", "ALLOC_FAILED", "MemoryError")
-        if any(sign in repr(error) for sign in signs):
-            message = f"error: out of memory: {if_out_of_memory}"
-        elif "by peer" in str(error):                   # gloo's "Connection closed by peer"
-            message = "error: another process has failed"
-        else:
+        # On the CPU, torch raises a plain RuntimeError with these words.
+        is_full = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not is_full and "can't allocate memory" not in str(error):
             raise
+        message = f"error: out of memory: {if_out_of_memory}"
         exit_code = 1
     clear_line()
     print(message, file=sys.stderr)
@@ -51,11 +50,8 @@ def run_program(program, argv, if_interrupted, if_out_of_memory):
 
 
 def progress(items, total, label):
-    """Yield the `total` items.
-
-    On a terminal a line tells how many are done, and the time left; elsewhere nothing is printed.
-    """
-    # Under torchrun, the first process alone shows it.
+    """Yield the `total` items. On a terminal, a line shows how many are done and the time left."""
+    # Under torchrun, only rank 0 shows it.
     visible = sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
     start = time.monotonic()
     for count, item in enumerate(items, 1):
@@ -68,6 +64,6 @@ def progress(items, total, label):
 
 
 def clear_line():
-    """Leave no progress line behind."""
+    """Erase the progress line."""
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -4,7 +4,6 @@ Every figure is the median of several calls after one that is not counted, all i
 that their ratios hold.
 """
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -67,19 +66,28 @@ def steps(device, bf16, layout, batch_size):
     """What an epoch is made of: name -> (function, pictures)."""
     torch.manual_seed(0)
     nets = [net.to(device, memory_format=layout) for net in (Generator(False), Discriminator())]
-    run = Run(*nets, {"lr": 2e-4}, "noise", Path("out"))
+    run = Run(*nets, {"lr": 2e-4}, "noise", Path("out"), bf16)
     images = torch.randint(0, 256, (3 * batch_size, 3, SIZE, SIZE), dtype=torch.uint8)
     indices = torch.arange(len(images))
     photos = images[:batch_size].to(device)
     L, ab = color.encode(photos)
+
+    def load_epoch():
+        order, mirrored = data.shuffle(indices, batch_size, 0)
+        for batch in zip(order, mirrored.to(device)):
+            data.gather(images, device, *batch)
+
+    def evaluate_batch():
+        evaluate(run.ema.predict, images, indices[:batch_size], device, False)
+
     both = (run.G, run.D, run.opt_G, run.opt_D, L, ab, 100)
     found = {
-        "batches": (lambda: list(data.batches(images, indices, batch_size, 0)), 3 * batch_size),
+        "batches": (load_epoch, 3 * batch_size),
         "encode": (lambda: color.encode(photos), batch_size),
         "pretrain step": (lambda: train.pretrain_step(run.G, run.opt_G, L, ab, 100), batch_size),
         "GAN step": (lambda: train.gan_step(*both), batch_size),
-        "average of G": (lambda: run.update_average(1000), batch_size),
-        "evaluate": (lambda: evaluate(run.average.predict, [photos], device, False), batch_size)
+        "EMA of G": (lambda: run.update_ema(1000), batch_size),
+        "evaluate": (evaluate_batch, batch_size)
     }
     precision = torch.autocast(device.type, torch.bfloat16, bf16, cache_enabled=False)
     return {name: (precision(function), pictures) for name, (function, pictures) in found.items()}
@@ -220,7 +228,8 @@ def main():
         "memory": lambda: memory(device, bf16),
         "preparation": preparation
     }
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
         for part in [args.only] if args.only else parts:
             found[part] = measure[part]()
     if args.json:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 import infer
 import train
-from pix2pix import files
+from pix2pix import data, files
 from pix2pix.models import Discriminator, Generator
 from pix2pix.run import Run
 
@@ -88,7 +89,18 @@ def new_run(G=None, D=None, repairs=False, **config):
     G = Generator(pretrained=False, repairs=repairs) if G is None else G
     D = Discriminator(target_channels=3 if repairs else 2) if D is None else D
     config = {"lr": 2e-4, "l1_weight": 100, "seed": 0} | config
-    return Run(G, D, config, "photos", Path("out"))
+    return Run(G, D, config, "photos", Path("out"), bf16=False)
+
+
+def fit_as_rank_1(patch, run, images, phase):
+    """One epoch of a phase in the second of two processes, which evaluates and saves nothing."""
+    epochs = {"pretrain_epochs": int(phase == "pretrain"), "gan_epochs": int(phase == "gan")}
+    options = {"batch_size": 2, "restore": run.G.repairs} | epochs
+    args = SimpleNamespace(**train.DEFAULTS | options)
+    patch.setattr(train, "processes", lambda: (1, 2))
+    train_indices = torch.arange(len(images))
+    val_indices = torch.arange(len(images), device=images.device)
+    train.fit(run, args, images, train_indices, val_indices)
 
 
 # Watching and replacing functions
@@ -147,8 +159,8 @@ def press_ctrl_c():
 
 
 def interrupt_at_step(patch, number):
-    """Ctrl-C before a step of training, whatever the phase: each step begins with `examples`."""
-    watch(patch, train, "examples", before=at_call(number, press_ctrl_c))
+    """Ctrl-C before a step of training, whatever the phase: each makes `examples` first."""
+    watch(patch, data, "examples", before=at_call(number, press_ctrl_c))
 
 
 class Clock:

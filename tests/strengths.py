@@ -1,10 +1,10 @@
-"""Held-out figures of generators at several strengths of their colors.
+"""Figures of generators on their validation photos, at several strengths of their colors.
 
     python -m tests.strengths runs/mine/generator.pt
     python -m tests.strengths runs/mine/generator.pt runs/other/generator.pt
 
-The photos are those that were held out when the first was trained: run it where its --data is. With
-a second generator, also how much it differs from it, photo by photo, with the standard error.
+The photos are the validation photos of the first: run it where its --data is. With a second
+generator, it also prints how much they differ, photo by photo, with the standard error.
 """
 import argparse
 from pathlib import Path
@@ -13,9 +13,9 @@ import torch
 
 import infer
 from pix2pix import data
-from pix2pix.color import decode, encode
+from pix2pix.color import colorfulness, decode, encode
 from pix2pix.device import pick_device
-from pix2pix.metrics import ab_error, colorfulness, psnr
+from pix2pix.metrics import ab_error, psnr
 
 STRENGTHS = (0.5, 0.75, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
 
@@ -26,14 +26,10 @@ def figures(G, batches, mirror):
 
     (5, photos) by strength; with `mirror` as infer.py does it.
     """
-    device = next(G.parameters()).device
     found = {strength: [] for strength in STRENGTHS}
     for photos in batches:
-        photos = photos.to(device)
         L, truth = encode(photos)
-        ab = G(L)
-        if mirror:
-            ab = (ab + G(L.flip(-1)).flip(-1)) / 2
+        ab = infer.predict_mirrored(G, L) if mirror else G(L)
         for strength, rows in found.items():
             rgb = decode(L, strength * ab)
             rows.append(torch.stack((
@@ -54,9 +50,10 @@ def main(argv=None):
     nets = [infer.load_generator(path, device) for path in args.generators]
     config = nets[0].config
     images, _, _ = data.load_photos(args.data or config["data"], config["size"], config["limit"])
-    _, held_out = data.split(len(images), config["val"], config["seed"])
-    tables = [figures(G, data.batches(images, held_out, 50), not args.plain) for G in nets]
-    print(f"{len(held_out)} photos; ab error in % of gray's, colorfulness in % of the truth's, dB")
+    _, val_indices = data.split(len(images), config["val"], config["seed"])
+    batches = [data.gather(images, device, indices) for indices in val_indices.split(50)]
+    tables = [figures(G, batches, not args.plain) for G in nets]
+    print(f"{len(val_indices)} photos; ab error in % of gray's, colorfulness in % of the truth's, dB")
     for strength, table in tables[0].items():
         error, decibel, colors, gray, true_colors = table.mean(dim=1).tolist()
         line = f"{strength:4} {100 * error / gray:6.1f} {100 * colors / true_colors:6.1f}"

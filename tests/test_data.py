@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from pix2pix import data, demo, metrics, photo
-from pix2pix.data import batches, load_photos, split
-from pix2pix.device import seeded
+from pix2pix import color, data, demo, photo
+from pix2pix.data import gather, load_photos, seeded, shuffle, split
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
-from tests.helpers import PROGRAMS, Waits, at_call, raising, run_python, save_noise, watch
+from tests.helpers import (
+    CPU, PROGRAMS, Waits, at_call, raising, run_python, save_noise, watch
+)
 
 
 def test_a_folder_is_read_recursively_in_sorted_order(work, scenes):
@@ -64,7 +65,7 @@ def test_photos_are_used_from_a_colorfulness_of_10_on(work):
     Image.new("RGB", (40, 30), (133, 133, 100)).save(work / "photos/below.png")
     Image.new("RGB", (40, 30), (134, 133, 100)).save(work / "photos/above.png")
     images, skipped, _ = load_photos("photos", 32)
-    assert len(images) == 1 and skipped == [["below.png", "gray, or nearly"]]
+    assert len(images) == 1 and skipped == [["below.png", "gray, or nearly gray"]]
 
 
 @pytest.mark.parametrize("size", [32, 256, 512])
@@ -76,7 +77,7 @@ def test_colors_are_judged_at_256_pixels_whatever_the_size(work, size):
         checks = np.where(red[..., None], (192, 64, 128), (64, 192, 128)).astype(np.uint8)
         Image.fromarray(checks).save(work / f"photos/{side}.png")
     images, skipped, _ = load_photos("photos", size)
-    assert len(images) == 1 and skipped == [["512.png", "gray, or nearly"]]
+    assert len(images) == 1 and skipped == [["512.png", "gray, or nearly gray"]]
 
 
 def test_a_broken_link_does_not_cost_the_rest(work):
@@ -87,21 +88,21 @@ def test_a_broken_link_does_not_cost_the_rest(work):
 
 
 def test_the_second_start_reads_no_photo_and_finds_the_same(work, scenes, monkeypatch):
-    images, skipped, identity = load_photos(str(scenes), 32)
+    images, skipped, fingerprint = load_photos(str(scenes), 32)
     monkeypatch.setattr(photo, "read_photo", lambda path: pytest.fail("a photo was decoded again"))
     again = load_photos(str(scenes), 32)
-    assert torch.equal(again[0], images) and again[1:] == (skipped, identity)
+    assert torch.equal(again[0], images) and again[1:] == (skipped, fingerprint)
 
 
 def test_a_changed_folder_never_meets_an_old_cache(work, scenes):
     folder = work / "photos"
     shutil.copytree(scenes, folder)
-    _, _, identity = load_photos(str(folder), 32)
+    _, _, fingerprint = load_photos(str(folder), 32)
     save_noise(folder / "01.jpg", 72, 60)
     _, _, changed = load_photos(str(folder), 32)
     (folder / "02.jpg").unlink()
     images, _, fewer = load_photos(str(folder), 32)
-    assert len({identity, changed, fewer}) == 3 and len(images) == 23
+    assert len({fingerprint, changed, fewer}) == 3 and len(images) == 23
 
 
 def test_a_photo_overwritten_by_one_of_as_many_bytes_or_the_same_date_is_read_anew(work):
@@ -113,35 +114,35 @@ def test_a_photo_overwritten_by_one_of_as_many_bytes_or_the_same_date_is_read_an
     assert len(set(identities)) == 3
 
 
-@pytest.mark.parametrize("module", [data, demo, metrics, photo])
+@pytest.mark.parametrize("module", [data, demo, color, photo])
 def test_other_code_makes_the_cache_again(work, scenes, monkeypatch, module):
-    _, _, identity = load_photos(str(scenes), 32, limit=3)
+    _, _, fingerprint = load_photos(str(scenes), 32, limit=3)
     (work / "changed.py").write_text(Path(module.__file__).read_text() + "# other code\n")
     monkeypatch.setattr(module, "__file__", str(work / "changed.py"))
-    assert load_photos(str(scenes), 32, limit=3)[2] == identity
+    assert load_photos(str(scenes), 32, limit=3)[2] == fingerprint
     assert len(list(work.glob("data/cache/*.u8"))) == 2
 
 
 def test_another_pillow_makes_the_cache_again(work, scenes, monkeypatch):
-    _, _, identity = load_photos(str(scenes), 32, limit=3)
+    _, _, fingerprint = load_photos(str(scenes), 32, limit=3)
     monkeypatch.setattr(PIL, "__version__", PIL.__version__ + ".1")
-    assert load_photos(str(scenes), 32, limit=3)[2] == identity
+    assert load_photos(str(scenes), 32, limit=3)[2] == fingerprint
     assert len(list(work.glob("data/cache/*.u8"))) == 2
 
 
 def test_the_identity_depends_on_the_content_and_not_on_dates_and_places(work, scenes):
-    _, _, identity = load_photos(str(scenes), 32)
+    _, _, fingerprint = load_photos(str(scenes), 32)
     shutil.copytree(scenes, work / "copy", copy_function=shutil.copyfile)
-    assert load_photos(str(work / "copy"), 32)[2] == identity
-    assert load_photos(str(scenes), 64)[2] != identity
+    assert load_photos(str(work / "copy"), 32)[2] == fingerprint
+    assert load_photos(str(scenes), 64)[2] != fingerprint
 
 
 def test_the_identity_depends_on_the_order_too(work, scenes):
     """The order decides which photos are held out: one that moves would change sides."""
     shutil.copytree(scenes, "photos")
-    _, _, identity = load_photos("photos", 32)
+    _, _, fingerprint = load_photos("photos", 32)
     os.rename("photos/01.jpg", "photos/zz.jpg")
-    assert load_photos("photos", 32)[2] != identity
+    assert load_photos("photos", 32)[2] != fingerprint
 
 
 @pytest.mark.parametrize("after", [0, 5, 23])
@@ -192,8 +193,8 @@ def test_missing_and_empty_folders_are_clear_errors(work):
     (work / "broken/a.jpg").write_text("text")
     for source, words in (
         ("nowhere", "no such folder"),
-        ("empty", "can be used of 0"),
-        ("broken", "can be used of 1.*formats? that can be read"),
+        ("empty", "none of 0 photos can be used"),
+        ("broken", "none of 1 photos can be used.*formats? that can be read"),
     ):
         with pytest.raises(UserError, match=words):
             load_photos(source, 32)
@@ -225,26 +226,34 @@ def numbers(batch):
     return batch.amin(dim=(1, 2, 3)).tolist()
 
 
-def test_batches_without_a_seed_are_in_order_and_complete(numbered):
-    found = list(batches(numbered, torch.arange(5, 30), 10))
-    assert [len(batch) for batch in found] == [10, 10, 5]
-    assert torch.equal(torch.cat(found), numbered[5:30])
+def batches(images, *options):
+    """The photos of one epoch, in batches."""
+    return [gather(images, CPU, *batch) for batch in zip(*shuffle(*options))]
 
 
-def test_batches_with_a_seed_are_shuffled_and_mirrored_and_whole(numbered):
-    found = list(batches(numbered, torch.arange(25, 75), 16, seed=(0, 1)))
+def test_gathered_photos_are_those_asked_for_in_order(numbered):
+    assert numbers(gather(numbered, CPU, torch.tensor([7, 2, 2]))) == [7, 2, 2]
+
+
+def test_photos_are_mirrored_where_the_mask_says_so(numbered):
+    found = gather(numbered, CPU, torch.tensor([7, 2]), torch.tensor([True, False]))
+    assert torch.equal(found[0], numbered[7].flip(-1)) and torch.equal(found[1], numbered[2])
+
+
+def test_batches_are_shuffled_and_mirrored_and_whole(numbered):
+    found = batches(numbered, torch.arange(25, 75), 16, (0, 1))
     assert [len(batch) for batch in found] == [16, 16, 16]
     order = [number for batch in found for number in numbers(batch)]
     assert len(set(order)) == 48 and set(order) <= set(range(25, 75)) and order != sorted(order)
     mirrored = torch.cat(found)[:, 0, 0, 0] == 200
     assert 10 < mirrored.sum() < 38
-    again = torch.cat(list(batches(numbered, torch.arange(25, 75), 16, seed=(0, 1))))
-    assert torch.equal(again, torch.cat(found))
+    again = batches(numbered, torch.arange(25, 75), 16, (0, 1))
+    assert torch.equal(torch.cat(again), torch.cat(found))
 
 
-def test_neighboring_seeds_and_epochs_share_nothing(numbered):
+def test_neighboring_seeds_and_epochs_share_nothing():
     orders = {
-        seed: numbers(next(batches(numbered, torch.arange(100), 100, seed=seed)))
+        seed: shuffle(torch.arange(100), 100, seed)[0].flatten().tolist()
         for seed in ((0, 1), (0, 2), (1, 0), (1, 1), 7)
     }
     assert len({tuple(order) for order in orders.values()}) == 5
@@ -262,42 +271,62 @@ def test_a_seed_decides_the_order_of_the_photos_and_which_are_mirrored(seed):
     expected = images[order]
     mirrored = torch.rand(18, generator=generator) < 0.5
     expected[:18][mirrored] = expected[:18][mirrored].flip(-1)
-    found = list(batches(images, indices, 6, seed))
+    found = batches(images, indices, 6, seed)
     assert torch.equal(torch.cat(found), expected[:18]) and 0 < mirrored.sum() < 18
 
 
-@pytest.mark.parametrize("seed", [None, (0, 1)])
-def test_batches_are_where_the_set_is_and_wait_for_the_device_only_before_the_first(seed):
+def test_photos_on_a_device_are_gathered_without_waiting_for_it():
     """On "meta", which keeps no values: reading one there raises an error."""
-    images = torch.empty(20, 3, 8, 8, dtype=torch.uint8, device="meta")
+    meta = torch.device("meta")
+    images = torch.empty(20, 3, 8, 8, dtype=torch.uint8, device=meta)
+    indices = torch.empty(4, dtype=torch.int64, device=meta)
+    mirrored = torch.empty(4, dtype=torch.bool, device=meta)
     with Waits() as waits:
-        found = list(batches(images, torch.arange(2, 18), 4, seed))
-    assert [(batch.device.type, batch.shape) for batch in found] == [("meta", (4, 3, 8, 8))] * 4
-    assert waits.seen == ["aten._to_copy.default"] * 2, "which photos, and which are mirrored"
+        photos = gather(images, meta, indices, mirrored)
+    assert photos.shape == (4, 3, 8, 8) and waits.seen == []
 
 
-def test_a_set_smaller_than_one_batch_still_trains(numbered):
-    assert [len(batch) for batch in batches(numbered, torch.arange(3), 16, seed=0)] == [3]
+def test_photos_on_the_disk_are_mirrored_on_the_device():
+    """Mirroring them before they move would take twice as long."""
+    meta = torch.device("meta")
+    images = torch.zeros(20, 3, 8, 8, dtype=torch.uint8)
+    with Waits() as waits:
+        photos = gather(images, meta, torch.arange(4), torch.empty(4, dtype=bool, device=meta))
+    assert photos.is_meta and waits.seen == ["aten._to_copy.default"]
 
 
-def test_ranks_share_a_set_smaller_than_one_batch(numbered):
+def test_a_set_smaller_than_one_batch_still_trains():
+    order, mirrored = shuffle(torch.arange(3), 16, 0)
+    assert order.shape == mirrored.shape == (1, 3)
+
+
+def test_ranks_share_a_set_smaller_than_one_batch():
     """Each has as many as the other, or one would wait forever."""
-    shares = [
-        [numbers(batch) for batch in batches(numbered, torch.arange(5), 16, 0, rank, world=2)]
-        for rank in (0, 1)
-    ]
-    assert [[len(batch) for batch in share] for share in shares] == [[2], [2]]
-    assert not set(shares[0][0]) & set(shares[1][0])
+    first, second = (shuffle(torch.arange(5), 16, 0, rank, world=2)[0] for rank in (0, 1))
+    assert first.shape == second.shape == (1, 2)
+    assert not set(first[0].tolist()) & set(second[0].tolist())
 
 
-def test_ranks_share_a_global_batch_without_overlap(numbered):
-    for seed in (None, 5):
-        alone = [numbers(batch) for batch in batches(numbered, torch.arange(96), 16, seed=seed)]
-        first, second = [
-            map(numbers, batches(numbered, torch.arange(96), 8, seed=seed, rank=rank, world=2))
-            for rank in (0, 1)
-        ]
-        assert [a + b for a, b in zip(first, second, strict=True)] == alone
+def test_ranks_share_a_global_batch_without_overlap():
+    alone = shuffle(torch.arange(96), 16, 5)
+    first, second = (shuffle(torch.arange(96), 8, 5, rank, world=2) for rank in (0, 1))
+    for whole, *parts in zip(alone, first, second):
+        assert torch.equal(torch.cat(parts, dim=1), whole)
+
+
+def test_fewer_photos_than_processes_are_an_error():
+    with pytest.raises(UserError, match="21 processes share only 20 photos: start fewer"):
+        shuffle(torch.arange(20), 16, 0, rank=1, world=21)
+
+
+def test_one_seed_gives_one_sequence_and_its_neighbors_give_others():
+    def draw(seed):
+        return torch.randint(2**62, (), generator=seeded(seed)).item()
+
+    seeds = [0, 1, (0, 0), (0, 1), (1, 0), (0, 1, 0), "samples", ("held out", 0)]
+    assert [draw(seed) for seed in seeds] == [draw(seed) for seed in seeds]
+    seeds += [(0, epoch, 0, step) for epoch in range(40) for step in range(40)]
+    assert len({draw(seed) for seed in seeds}) == len(seeds)
 
 
 def test_demo_scenes_are_varied_deterministic_and_colorful(work):

@@ -78,7 +78,7 @@ class Trap:
 def test_a_file_that_would_run_a_program_is_refused_and_runs_nothing(tmp_path):
     path = tmp_path / "generator.pt"
     torch.save({"kind": "generator", "weights": Trap(tmp_path / "sprung")}, path)
-    with pytest.raises(UserError, match="is not a generator that train.py wrote"):
+    with pytest.raises(UserError, match="is not a complete generator written by train.py"):
         files.load_saved(path, "generator")
     assert list(tmp_path.iterdir()) == [path]
     torch.load(path, weights_only=False)

@@ -2,9 +2,10 @@
 import pytest
 import torch
 
-from pix2pix.color import encode
+from pix2pix.color import colorfulness, encode
 from pix2pix.damage import damage
-from pix2pix.metrics import ab_error, colorfulness, evaluate, gray, psnr
+from pix2pix.data import seeded
+from pix2pix.metrics import ab_error, evaluate, gray, mean_losses, psnr
 from tests.helpers import CPU, noise_batch
 
 
@@ -34,14 +35,14 @@ def test_colorfulness_has_the_known_values_of_known_pictures():
 
 
 def test_evaluating_the_truth_is_perfect_and_gray_is_the_baseline():
-    photos = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    batches = [photos[:2], photos[2:]]
-    L, ab = encode(photos)
-    truth = iter([(L[:2], ab[:2]), (L[2:], ab[2:])])
-    perfect = evaluate(lambda seen: next(truth), batches, CPU, False)
+    photos = torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8)
+    indices = torch.arange(1, 20)
+    L, ab = encode(photos[1:])
+    truth = iter(zip(L.split(16), ab.split(16)))
+    perfect = evaluate(lambda seen: next(truth), photos, indices, CPU, restore=False)
     assert perfect["ab_error"] == 0 and perfect["psnr"] > 100
     assert perfect["colorfulness"] == pytest.approx(perfect["colorfulness_truth"])
-    baseline = evaluate(gray, batches, CPU, False)
+    baseline = evaluate(gray, photos, indices, CPU, restore=False)
     assert baseline["ab_error"] == pytest.approx((128 * ab.abs().mean()).item(), rel=1e-4)
     assert baseline["colorfulness"] < 0.5 < baseline["colorfulness_truth"]
     assert baseline["psnr"] < 30
@@ -49,12 +50,23 @@ def test_evaluating_the_truth_is_perfect_and_gray_is_the_baseline():
 
 
 def test_evaluate_tells_how_much_damage_is_left():
-    photos = noise_batch(24, 32)
+    photos = noise_batch(16, 32)
+    indices = torch.arange(16)
     L, ab = encode(photos)
-    perfect = evaluate(lambda seen: (L, ab), [photos], CPU, repairs=True)
+    perfect = evaluate(lambda seen: (L, ab), photos, indices, CPU, restore=True)
     assert perfect["L_error"] == 0 and perfect["psnr"] > 100
-    found = evaluate(gray, [photos], CPU, repairs=True)
-    damaged, _ = damage(L, ("held out", 0))
+    found = evaluate(gray, photos, indices, CPU, restore=True)
+    damaged, _ = damage(L, seeded(("held out", 0)))
     assert found["L_error"] == pytest.approx(100 * (damaged - L).abs().mean().item(), rel=1e-5)
     assert found["L_error"] > 1
-    assert evaluate(gray, [photos], CPU, repairs=True) == found, "always the same damage"
+    assert evaluate(gray, photos, indices, CPU, restore=True) == found, "always the same damage"
+
+
+def test_the_losses_of_an_epoch_are_means_over_its_steps_and_read_at_once(monkeypatch):
+    """Each read waits for the GPU."""
+    reads = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: reads.append(1) or tolist(tensor))
+    steps = [{"l1": torch.tensor(1.0), "d_loss": torch.tensor(0.25)},
+             {"l1": torch.tensor(2.0), "d_loss": torch.tensor(0.75)}]
+    assert mean_losses(steps) == {"l1": 1.5, "d_loss": 0.5} and len(reads) == 1

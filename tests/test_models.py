@@ -8,8 +8,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet18
 
+from pix2pix import models
 from pix2pix.models import Discriminator, Generator, UpBlock
+from pix2pix.run import initial_generator
 from pix2pix.terminal import UserError
+from tests.helpers import raising
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -69,7 +72,7 @@ def test_initialization_touches_the_decoder_and_never_the_encoder(downloaded, im
 def test_weights_that_cannot_be_loaded_are_one_clear_error(weights_file):
     weights_file.write_bytes(b"<html>404</html>")
     with pytest.raises(UserError) as caught:
-        Generator(pretrained=True)
+        initial_generator(repairs=False, pretrained=True)
     message = str(caught.value)
     assert "resnet18-f37072fd.pth" in message and str(weights_file.parent) in message
     assert "--no-pretrained" in message and "\n" not in message
@@ -81,6 +84,12 @@ def test_what_is_saved_of_a_network_is_its_weights_and_batchnorms_statistics(net
     others = net.state_dict().keys() - dict(net.named_parameters()).keys()
     kinds = {name.rpartition(".")[2] for name in others}
     assert kinds == {"running_mean", "running_var", "num_batches_tracked"}
+
+
+def test_full_memory_is_not_blamed_on_the_network(monkeypatch):
+    monkeypatch.setattr(models, "resnet18", raising(MemoryError()))
+    with pytest.raises(MemoryError):
+        initial_generator(repairs=False, pretrained=True)
 
 
 def describe(layer):

@@ -1,5 +1,4 @@
 """--restore: one network that colors and repairs, in the same steps, files and programs."""
-import contextlib
 
 import pytest
 import torch
@@ -10,8 +9,8 @@ from torchvision.transforms.functional import pil_to_tensor
 import infer
 import train
 from pix2pix.color import encode
-from pix2pix.damage import damage, examples
-from pix2pix.data import load_photos, split
+from pix2pix.damage import damage
+from pix2pix.data import examples, load_photos, seeded, split
 from pix2pix.files import load_saved
 from pix2pix.models import Discriminator, Generator
 from pix2pix.photo import read_photo
@@ -21,12 +20,12 @@ from tests.helpers import (
 )
 
 
-def restorer(share, instead, seed=0):
+def restorer(alpha, fill, seed=0):
     """A generator whose first two channels, before the sigmoids, are these numbers everywhere."""
     torch.manual_seed(seed)
     G = Generator(pretrained=False, repairs=True).eval()
     G.head.weight.data[:2] = 0
-    G.head.bias.data[:2] = torch.tensor([share, instead])
+    G.head.bias.data[:2] = torch.tensor([alpha, fill])
     return G
 
 
@@ -52,7 +51,7 @@ def test_what_is_not_surely_lost_stays_as_it_is():
     assert torch.allclose(restorer(200, 1.5)(L)[:, :1], all_lost)
     assert torch.allclose(restorer(0, 200)(L)[:, :1], L + 0.375 * (1 - L))
     in_training = restorer(0, 200).train()(L)[:, :1]
-    assert torch.allclose(in_training, (L + 1) / 2), "in training every share counts"
+    assert torch.allclose(in_training, (L + 1) / 2), "in training every alpha counts"
 
 
 @torch.no_grad()
@@ -83,25 +82,25 @@ def test_the_discriminator_judges_L_too():
 def test_examples_are_plain_or_damaged():
     photos = noise_batch(8, 32)
     L, ab = encode(photos)
-    seen, target, lost = examples(photos, False, 5)
-    assert torch.equal(seen, L) and torch.equal(target, ab) and lost is None
-    seen, target, lost = examples(photos, True, 5)
-    damaged, expected = damage(L, 5)
+    seen, target, hole_mask = examples(photos, False, 5)
+    assert torch.equal(seen, L) and torch.equal(target, ab) and hole_mask is None
+    seen, target, hole_mask = examples(photos, True, 5)
+    damaged, expected = damage(L, seeded(5))
     assert torch.equal(seen, damaged) and not torch.equal(seen, L)
     assert torch.equal(target, torch.cat((L, ab), dim=1))
-    assert torch.equal(lost, expected) and lost.any()
+    assert torch.equal(hole_mask, expected) and hole_mask.any()
 
 
 def test_L1_counts_what_is_lost_six_times():
     G = Generator(pretrained=False, repairs=True)
     D = Discriminator(3)
     opt_G, opt_D = (torch.optim.SGD(net.parameters(), 0) for net in (G, D))
-    L, target, lost = examples(noise_batch(8, 32), True, 5)
-    weight = torch.where(lost, 6.0, 1.0).expand(8, 3, 32, 32)
+    L, target, hole_mask = examples(noise_batch(8, 32), True, 5)
+    weight = torch.where(hole_mask, 6.0, 1.0).expand(8, 3, 32, 32)
     errors = (G(L) - target).abs().detach()
     expected = pytest.approx(((errors * weight).sum() / weight.sum()).item(), rel=1e-5)
-    assert train.pretrain_step(G, opt_G, L, target, 100, lost)["l1"].item() == expected
-    assert train.gan_step(G, D, opt_G, opt_D, L, target, 100, lost)["l1"].item() == expected
+    assert train.pretrain_step(G, opt_G, L, target, 100, hole_mask)["l1"].item() == expected
+    assert train.gan_step(G, D, opt_G, opt_D, L, target, 100, hole_mask)["l1"].item() == expected
     plain = train.pretrain_step(G, opt_G, L, target, 100)["l1"].item()
     assert plain == pytest.approx(errors.mean())
     assert errors.mean().item() != expected
@@ -116,7 +115,8 @@ def restore(scenes):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, scenes):
     folder = tmp_path_factory.mktemp("restore")
-    with contextlib.chdir(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
         assert restore(scenes) == 0
     return folder / "out"
 
@@ -148,7 +148,7 @@ def test_samples_show_the_damaged_photo_first_and_the_truth_last(work, scenes, w
     images, _, _ = load_photos(str(scenes), 32)
     _, val = split(24, 4, 0)
     L, _ = encode(images[val])
-    damaged, _ = damage(L, "samples")
+    damaged, _ = damage(L, seeded("samples"))
     grid = pil_to_tensor(Image.open(whole / "samples/001_pretrain.png").convert("RGB"))
     for index in range(4):
         row, column = divmod(index, 2)
@@ -164,9 +164,9 @@ def test_at_full_resolution_only_the_correction_is_enlarged(size):
     photo = Image.fromarray(noise(*size, channels=1)).convert("RGB")
     L, _ = encode(pil_to_tensor(photo)[None])
 
-    def restored(share, instead):
+    def restored(alpha, fill):
         """L of the photo that a generator gives back, without colors."""
-        G = restorer(share, instead)
+        G = restorer(alpha, fill)
         G.head.weight.data[2:] = 0
         G.head.bias.data[2:] = 0
         return encode(pil_to_tensor(infer.colorize(G, photo, 64))[None])[0]
@@ -181,17 +181,17 @@ def test_at_full_resolution_only_the_correction_is_enlarged(size):
 
 
 def test_it_learns_to_repair_and_to_color(work):
-    """After a few steps it tells what is lost, on scenes that it never saw."""
+    """After a few steps it tells holes, on scenes that it never saw."""
     options = "--limit 90 --val 18 --lr 1e-3 --restore --out out".split()
     assert run_train("demo", *epochs(2, 0), *options) == 0
     first, *_, last = read_log("out")
     images, _, _ = load_photos("demo", 32, 90)
     L, _ = encode(images[split(90, 18, 0)[1]])
-    damaged, lost = damage(L, "held out")
+    damaged, hole_mask = damage(L, seeded("held out"))
     G = infer.load_generator("out/generator.pt", CPU)
     with torch.no_grad():
         mended, _ = G.predict(damaged)
     change = (mended - damaged).abs()
-    assert change[lost].mean() > 1.8 * change[~lost].mean()             # 1.1 before it has learned
-    assert (mended - L)[lost].abs().mean() < 0.9 * (damaged - L)[lost].abs().mean()
+    assert change[hole_mask].mean() > 1.8 * change[~hole_mask].mean()             # before: 1.1
+    assert (mended - L)[hole_mask].abs().mean() < 0.9 * (damaged - L)[hole_mask].abs().mean()
     assert last["ab_error"] < 0.5 * first["ab_error"]

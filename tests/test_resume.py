@@ -44,7 +44,8 @@ def photos(tmp_path_factory, scenes):
 def uninterrupted(tmp_path_factory, photos):
     """The results of a run that was never stopped."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    with contextlib.chdir(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
         assert train_here(photos) == 0
     return folder / "out"
 
@@ -53,7 +54,7 @@ def uninterrupted(tmp_path_factory, photos):
 def facts(uninterrupted):
     """Its checkpoint, without networks and optimizers."""
     saved = checkpoint(uninterrupted)
-    return {name: saved[name] for name in ("kind", "config", "identity", "rows")}
+    return {name: saved[name] for name in ("kind", "config", "fingerprint", "rows")}
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_a_run_that_was_killed_trained_further_and_interrupted_equals_one_that_w
         with monkeypatch.context() as patch:
             interrupt_at_step(patch, 7)
             assert train_here(photos, "--resume", "--save-seconds", 0) == 130
-        what_to_do = "the same command with --resume goes on after the last saved epoch"
+        what_to_do = "the same command with --resume continues after the last saved epoch"
         assert capsys.readouterr().err == f"interrupted: {what_to_do}\n"
         assert len(read_log("out")) == 1 + saved_epochs
     assert train_here(photos, "--resume", "--save-seconds", 0) == 0
@@ -143,7 +144,7 @@ def test_a_finished_run_says_so_keeps_its_options_and_repairs_its_results(
     (copied / "generator.pt").unlink()
     os.utime(photos / "01.jpg", (1, 1))
     assert run(train, "--data", photos, "--out", "out", "--resume", "--device", "cpu") == 0
-    assert "done: look at out/samples" in capsys.readouterr().out
+    assert "done: see out/samples" in capsys.readouterr().out
     assert_same_run("out", uninterrupted)
     assert_equal(*(files.load_saved(out / "generator.pt", "generator")
                    for out in (copied, uninterrupted)))
@@ -157,7 +158,6 @@ def test_a_finished_run_says_so_keeps_its_options_and_repairs_its_results(
         ("--seed 1", 0),
         ("--lr 0.1", 0.0002),
         ("--val 3", 4),
-        ("--gan-epochs 1", 2),
         ("--pretrain-epochs 3", 2),
         ("--l1-weight 10.0", 100),
         ("--limit 20", None),
@@ -171,29 +171,33 @@ def test_an_option_that_contradicts_the_run_is_an_error_that_names_both_values(
     assert train_here(photos, "--resume", *options.split()) == 2
     kept = str(kept).format(photos=photos)
     message = error_line(capsys.readouterr().err)
-    assert message == f"{options} contradicts the run to resume: {kept} (see train.py --help)"
+    assert message == f"{options} contradicts the run to resume: {kept}"
 
 
-def test_what_does_not_decide_the_result_may_change_and_a_folder_may_end_in_a_slash(photos, facts):
-    options = "--out elsewhere --resume --device auto --compile --save-seconds 5".split()
-    args = train.parse_options(["--data", f"{photos}/", *options], facts)
+def test_what_does_not_decide_the_result_may_change_and_a_folder_may_end_in_a_slash(
+    photos, saved_facts
+):
+    options = "--out out --resume --device auto --compile --save-seconds 5".split()
+    args, _ = train.parse_options(["--data", f"{photos}/", *options])
     assert (args.data, args.device, args.compile, args.save_seconds) == (
         str(photos), "auto", True, 5
     )
 
 
-def test_epochs_of_L1_may_grow_until_the_gan_has_begun(photos, facts):
-    longer = ["--data", str(photos), "--resume", "--pretrain-epochs", "5"]
-    before = facts | {"rows": facts["rows"][:2]}
-    assert train.parse_options(longer, before).pretrain_epochs == 5
+def test_epochs_of_L1_may_change_until_the_gan_has_begun(work, photos, facts):
+    longer = ["--data", str(photos), "--out", "out", "--resume", "--pretrain-epochs", "5"]
+    files.save(work / "out/checkpoint.pt", facts | {"rows": facts["rows"][:2]})
+    args, _ = train.parse_options(longer)
+    assert args.pretrain_epochs == 5
+    files.save(work / "out/checkpoint.pt", facts)
     with pytest.raises(UsageError, match="--pretrain-epochs 5 contradicts the run to resume: 2"):
-        train.parse_options(longer, facts)
+        train.parse_options(longer)
 
 
 def test_a_resumed_run_needs_no_weights_of_imagenet(work, photos, facts, monkeypatch, capsys):
     """They were loaded when the run began; what became of them is in the checkpoint."""
     config = facts["config"] | {"no_pretrained": False}
-    files.save(work / "out/checkpoint.pt", facts | {"config": config, "identity": "other"})
+    files.save(work / "out/checkpoint.pt", facts | {"config": config, "fingerprint": "other"})
     asked = watch(monkeypatch, models, "resnet18", instead=lambda **options: resnet18())
     assert run(train, "--data", photos, "--out", "out", "--resume", "--device", "cpu") == 1
     assert "has changed since" in error_line(capsys.readouterr().err)
@@ -243,7 +247,7 @@ def not_checkpoints(facts, generator):
 
 
 def test_a_file_that_is_no_checkpoint_gets_one_clear_line(work, photos, facts, generator, capsys):
-    expected = "out/checkpoint.pt is not a checkpoint that train.py wrote, or not the whole of one"
+    expected = "out/checkpoint.pt is not a complete checkpoint written by train.py"
     (work / "out").mkdir()
     for what, content in not_checkpoints(facts, generator):
         (work / "out/checkpoint.pt").write_bytes(content)
@@ -258,7 +262,7 @@ def test_a_checkpoint_of_another_version_gets_one_clear_line(
     stub(monkeypatch, files, "load_saved", result=checkpoint(copied) | change)
     assert train_here(photos, "--resume") == 1
     message = error_line(capsys.readouterr().err)
-    assert message == "out/checkpoint.pt is of another version of this program"
+    assert message == "out/checkpoint.pt is from another version of this program"
 
 
 def test_a_full_gpu_does_not_make_a_checkpoint_one_of_another_version(
@@ -273,7 +277,7 @@ def test_a_full_gpu_does_not_make_a_checkpoint_one_of_another_version(
 def test_a_checkpoint_is_refused_where_a_generator_is_expected(work, saved_facts, capsys):
     save_noise("in.png")
     assert run_infer("out/checkpoint.pt", "in.png", "out.png") == 1
-    assert "is not a generator that train.py wrote" in error_line(capsys.readouterr().err)
+    assert "is not a complete generator written by train.py" in error_line(capsys.readouterr().err)
 
 
 def test_a_full_disk_is_a_clear_error_and_keeps_the_last_good_checkpoint(

@@ -1,4 +1,4 @@
-"""A run's average of G, its optimizers in any memory layout, and its curves."""
+"""A run's EMA of G, its optimizers in any memory layout, and its curves."""
 import copy
 
 import numpy as np
@@ -7,7 +7,7 @@ import torch
 from PIL import ImageColor
 from torch import nn
 
-from pix2pix.run import PARTS, Run, curves
+from pix2pix.run import STATEFUL, Run, curves
 from tests.helpers import new_run
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -32,7 +32,7 @@ def next_step(saved_in, resumed_in, load):
     """Whether G and D, one step after `load`, are where the run is that was never saved."""
     unchanged = small_run(saved_in)
     small_step(unchanged)
-    saved = {name: copy.deepcopy(getattr(unchanged, name).state_dict()) for name in PARTS}
+    saved = {name: copy.deepcopy(getattr(unchanged, name).state_dict()) for name in STATEFUL}
     resumed = small_run(resumed_in)
     load(resumed, saved | {"rows": []})
     small_step(unchanged)
@@ -51,36 +51,36 @@ def test_a_run_takes_the_same_next_step_in_whatever_layout_it_is_resumed(saved_i
 
 @pytest.mark.parametrize("saved_in, resumed_in", [LAYOUTS, LAYOUTS[::-1]])
 def test_fused_adam_steps_wrongly_with_a_state_of_other_strides(saved_in, resumed_in):
-    """Where this fails, PyTorch has learned it, and `load` need not lay the state out."""
+    """If this fails, PyTorch handles it now, and `load` need not match the strides."""
     def load_alone(run, saved):
-        for name in PARTS:
+        for name in STATEFUL:
             getattr(run, name).load_state_dict(saved[name])
 
     assert next_step(saved_in, resumed_in, load_alone) == [False, False]
 
 
-def test_the_average_follows_G_with_a_memory_that_grows():
+def test_the_ema_follows_G_with_a_memory_that_grows():
     run = new_run()
     start = run.G.head.weight.detach().clone()
     with torch.no_grad():
         run.G.head.weight.add_(1)
         run.G.encoder.bn1.running_mean.add_(1)
-    run.update_average(1)
-    assert torch.allclose(run.average.head.weight, start + 0.9)
-    assert torch.allclose(run.average.encoder.bn1.running_mean, torch.tensor(0.9))
-    old = run.average.head.weight.clone()
-    run.update_average(10**6)
-    assert torch.allclose(run.average.head.weight - old, torch.tensor(0.0001), atol=1e-5)
+    run.update_ema(1)
+    assert torch.allclose(run.ema.head.weight, start + 0.9)
+    assert torch.allclose(run.ema.encoder.bn1.running_mean, torch.tensor(0.9))
+    old = run.ema.head.weight.clone()
+    run.update_ema(10**6)
+    assert torch.allclose(run.ema.head.weight - old, torch.tensor(0.0001), atol=1e-5)
 
 
-def test_the_average_moves_without_a_look_at_the_networks_names(monkeypatch):
+def test_the_ema_moves_without_a_look_at_the_networks_names(monkeypatch):
     run = small_run()
     nn.init.zeros_(run.G.weight)
     for name in ("state_dict", "named_parameters", "parameters", "buffers"):
         monkeypatch.setattr(nn.Module, name, lambda net: pytest.fail("the lists are made once"))
-    before = run.average.weight.clone()
-    run.update_average(1)
-    assert torch.allclose(run.average.weight, 0.1 * before) and before.abs().sum() > 0
+    before = run.ema.weight.clone()
+    run.update_ema(1)
+    assert torch.allclose(run.ema.weight, 0.1 * before) and before.abs().sum() > 0
 
 
 def test_curves_are_as_high_as_their_figures_and_the_gan_phase_is_shaded():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pix2pix import terminal
-from tests.helpers import Clock, error_line, raising
+from tests.helpers import Clock, raising
 
 
 def test_the_progress_line_tells_the_time_left_and_leaves_nothing_behind(capsys, monkeypatch):
@@ -30,8 +30,7 @@ def run_and_raise(error):
 FULL_MEMORY = [
     MemoryError(),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
-    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
 ]
 
 
@@ -48,13 +47,6 @@ FULL_MEMORY = [
 def test_what_a_person_can_fix_is_one_line_and_an_exit_code(capsys, error, code, line):
     assert run_and_raise(error) == code
     assert capsys.readouterr().err == line + "\n"
-
-
-@pytest.mark.parametrize("words", ["Connection closed by peer", "Connection reset by peer"])
-def test_a_process_that_others_left_says_so_in_one_line(capsys, words):
-    gloo = f"[gloo/transport/tcp/pair.cc:561] {words} [127.0.0.1]:35537. GLHF!"
-    assert run_and_raise(RuntimeError(gloo)) == 1
-    assert "process" in error_line(capsys.readouterr().err)
 
 
 def test_a_fault_of_the_program_is_not_hidden():

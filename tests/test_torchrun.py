@@ -50,7 +50,7 @@ def test_both_processes_end_with_the_same_weights(together):
 def test_the_first_process_alone_writes_and_prints(together):
     folder, process = together
     first, *lines = process.stdout.splitlines()[:4]
-    assert first.startswith("8 photos to train on, 2 held out")
+    assert first.startswith("8 photos to train on, 2 to validate on")
     assert [line.split(":")[0] for line in lines] == ["pretrain 1/2", "gan 2/2", "done"]
     assert "Warning" not in process.stderr.split("Traceback")[0]
     names = "checkpoint.pt curves.png generator.pt log.jsonl samples skipped.txt".split()
@@ -98,17 +98,13 @@ def test_a_process_that_runs_out_of_memory_ends_all_and_says_so_once(ended):
     assert len(ended.stdout.splitlines()) == 1, "how many photos there are, and no epoch"
 
 
-def test_the_process_that_is_left_shows_no_traceback(ended):
-    """torchrun shows one of its own; that of a process begins with its rank."""
-    assert "[rank0]" not in ended.stderr and "[rank1]" not in ended.stderr
-
-
 @pytest.fixture
 def second_process_of(monkeypatch):
     """Makes this process, in `train`, the second of so many, which it never meets."""
     def join(world):
-        stub(monkeypatch, train, "join_processes", result=(1, world))
-        stub(monkeypatch, train, "first_process_first", result=contextlib.nullcontext())
+        stub(monkeypatch, train, "join_processes")
+        stub(monkeypatch, train, "rank_0_first", result=contextlib.nullcontext())
+        stub(monkeypatch, train, "processes", result=(1, world))
 
     return join
 
@@ -130,4 +126,4 @@ def test_fewer_photos_than_processes_are_one_clear_line(work, scenes, capsys, se
     second_process_of(21)
     assert run_train(scenes) == 1
     message = error_line(capsys.readouterr().err)
-    assert message == "21 processes have only 20 photos to share: start fewer"
+    assert message == "21 processes share only 20 photos: start fewer"

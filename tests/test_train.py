@@ -1,4 +1,5 @@
 """What a step moves, what a run does and leaves behind, and that it learns."""
+import contextlib
 import copy
 import json
 import math
@@ -16,14 +17,14 @@ from torch import nn
 
 import infer
 import train
-from pix2pix import damage, data, demo, files, photo
+from pix2pix import data, demo, files, photo
 from pix2pix.color import encode
-from pix2pix.device import seeded
 from pix2pix.metrics import evaluate
 from pix2pix.models import Discriminator, Generator
+from pix2pix import run as run_module
 from pix2pix.run import Run
 from tests.helpers import (
-    CPU, ROOT, TINY_PRETRAINED, Clock, Waits, checkpoint, epochs, error_line, new_run,
+    CPU, TINY_PRETRAINED, Clock, Waits, checkpoint, epochs, error_line, fit_as_rank_1, new_run,
     out_of_memory, raising, read_log, run, run_infer, run_train, save_noise, stub, watch,
     without_timings
 )
@@ -220,33 +221,29 @@ PHASES = [("pretrain", False), ("pretrain", True), ("gan", False), ("gan", True)
 
 
 @pytest.mark.parametrize("phase, repairs", PHASES)
-def test_no_step_waits_for_the_device_and_an_epoch_waits_once(monkeypatch, phase, repairs):
+def test_no_step_waits_for_the_device_once_the_epochs_order_is_there(monkeypatch, phase, repairs):
     """All of a step but Adam, on "meta", which cannot be waited for."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     with torch.device("meta"):
         run = new_run(repairs=repairs)
-        photos = torch.empty(2, 3, 32, 32, dtype=torch.uint8)
+        photos = torch.empty(8, 3, 32, 32, dtype=torch.uint8)
     for optimizer in (run.opt_G, run.opt_D):
         monkeypatch.setattr(optimizer, "step", lambda: None)
-    monkeypatch.setattr(damage, "seeded", lambda seed, device: seeded(seed))
-    reads = []
-
-    def tolist(tensor):
-        reads.append(tensor)
-        return [0.0] * len(tensor)
-
-    monkeypatch.setattr(torch.Tensor, "tolist", tolist)
+    cpu_generator = data.seeded
+    monkeypatch.setattr(data, "seeded", lambda seed, device="cpu": cpu_generator(seed))
     with Waits() as waits:
-        train.train_epoch(run, run.G, run.D, [photos, photos], phase, 1, 2, 0)
-    assert waits.seen == [] and len(reads) == 1
+        fit_as_rank_1(monkeypatch, run, photos, phase)
+    moves = ["aten._to_copy.default"] * 2
+    assert waits.seen == moves, "the order of the photos, and which are mirrored"
 
 
 @pytest.mark.parametrize("phase, repairs", [("pretrain", False), ("gan", True)])
-def test_no_operation_of_a_step_waits_not_even_of_adam_or_the_average(phase, repairs):
+def test_no_operation_of_a_step_waits_not_even_of_adam_or_the_ema(monkeypatch, phase, repairs):
     run = new_run(repairs=repairs)
-    photos = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    train.train_epoch(run, run.G, run.D, [photos], phase, 1, 1, 0)          # Adam makes its state
+    photos = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    fit_as_rank_1(monkeypatch, run, photos, phase)                          # Adam makes its state
     with Waits() as waits:
-        train.train_epoch(run, run.G, run.D, [photos], phase, 2, 1, 0)
+        fit_as_rank_1(monkeypatch, run, photos, phase)
     assert waits.seen == []
 
 
@@ -261,9 +258,10 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         calls = SimpleNamespace(
-            batches=watch(patch, data, "batches"),
-            examples=watch(patch, train, "examples"),
-            averages=watch(patch, Run, "update_average"),
+            orders=watch(patch, data, "shuffle"),
+            evaluations=watch(patch, train, "evaluate"),
+            examples=watch(patch, data, "examples"),
+            emas=watch(patch, Run, "update_ema"),
             named=watch(patch, os, "replace")
         )
         assert run_train("demo", *epochs(3, 2), *options) == 0
@@ -292,35 +290,36 @@ def test_a_run_beats_the_gray_baseline_on_held_out_photos(trained):
 
 def test_it_trains_on_one_part_of_the_photos_and_is_judged_on_the_other(trained):
     train_indices, val_indices = data.split(60, 10, 0)
-    trained_on = [call["indices"] for call in trained.calls.batches if "seed" in call]
-    judged_on = [call["indices"] for call in trained.calls.batches if "seed" not in call]
-    assert len(trained_on) == 5 and len(judged_on) == 6, "gray is judged, too"
+    trained_on = [call["indices"] for call in trained.calls.orders]
+    evaluated_on = [call["indices"] for call in trained.calls.evaluations]
+    assert len(trained_on) == 5 and len(evaluated_on) == 6, "gray is evaluated, too"
     assert all(torch.equal(indices, train_indices) for indices in trained_on)
-    assert all(torch.equal(indices, val_indices) for indices in judged_on)
+    assert all(torch.equal(indices, val_indices) for indices in evaluated_on)
     assert not set(train_indices.tolist()) & set(val_indices.tolist())
 
 
 def test_every_epoch_has_an_order_of_its_own(trained):
-    begins = [next(data.batches(**call)) for call in trained.calls.batches if "seed" in call]
-    assert len(begins) == 5
-    assert not any(torch.equal(one, other) for one, other in combinations(begins, 2))
+    orders = [data.shuffle(**call)[0] for call in trained.calls.orders]
+    assert len(orders) == 5
+    assert not any(torch.equal(one, other) for one, other in combinations(orders, 2))
 
 
 def test_every_step_of_every_process_has_damage_of_its_own(trained, monkeypatch):
     seeds = [call["seed"] for call in trained.calls.examples]
     assert len(seeds) == 5 * 12
-    run = trained.calls.averages[0]["self"]
-    batch = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
-    calls = watch(monkeypatch, train, "examples")
+    run = trained.calls.emas[0]["self"]
+    photos = torch.zeros(4 * 12, 3, 32, 32, dtype=torch.uint8)
+    calls = watch(monkeypatch, data, "examples")
     stub(monkeypatch, train, "pretrain_step", result={"l1": torch.zeros(())})
-    stub(monkeypatch, run, "update_average")
-    train.train_epoch(run, run.G, run.D, [batch] * 12, "pretrain", 1, 12, rank=1)
+    stub(monkeypatch, run, "update_ema")
+    monkeypatch.setattr(run, "rows", [])
+    fit_as_rank_1(monkeypatch, run, photos, "pretrain")
     seeds += [call["seed"] for call in calls]
     assert len(seeds) == len(set(seeds)) == 6 * 12
 
 
-def test_the_average_counts_the_steps_of_all_epochs(trained):
-    steps = [call["step"] for call in trained.calls.averages]
+def test_the_ema_counts_the_steps_of_all_epochs(trained):
+    steps = [call["step"] for call in trained.calls.emas]
     assert steps == list(range(1, 5 * 12 + 1))
 
 
@@ -346,7 +345,7 @@ def test_samples_are_always_of_the_same_photos(trained):
         assert (np.ptp(last, axis=2).max() > 20) == colored
 
 
-def test_the_generator_file_is_plain_data_and_holds_the_average(trained):
+def test_the_generator_file_is_plain_data_and_holds_the_ema(trained):
     """In float16, except BatchNorm's statistics."""
     saved = files.load_saved(trained.out / "generator.pt", "generator")
     assert saved["config"]["size"] == 32 and saved["config"]["epochs"] == 5
@@ -357,7 +356,7 @@ def test_the_generator_file_is_plain_data_and_holds_the_average(trained):
         return all(torch.allclose(weight.float(), weights[name].float(), rtol=1e-3, atol=1e-7)
                    for name, weight in saved["weights"].items())
 
-    assert holds(trained.checkpoint["average"]) and not holds(trained.checkpoint["G"])
+    assert holds(trained.checkpoint["ema"]) and not holds(trained.checkpoint["G"])
 
 
 def test_the_log_tells_of_the_generator_that_is_shipped(trained, monkeypatch):
@@ -365,7 +364,7 @@ def test_the_log_tells_of_the_generator_that_is_shipped(trained, monkeypatch):
     G = infer.load_generator("out/generator.pt", CPU)
     images, _, _ = data.load_photos("demo", 32, 60)
     _, val_indices = data.split(60, 10, 0)
-    figures = evaluate(G.predict, data.batches(images, val_indices, 4), CPU, False)
+    figures = evaluate(G.predict, images, val_indices, CPU, restore=False)
     last = read_log("out")[-1]
     assert figures == pytest.approx({name: last[name] for name in figures}, rel=2e-3)
 
@@ -394,7 +393,8 @@ def test_a_trained_generator_colors_a_photo_through_infers_program(trained, monk
 @pytest.fixture
 def no_steps(monkeypatch):
     """Epochs train nothing."""
-    stub(monkeypatch, train, "train_epoch", result={"l1": 0.0})
+    stub(monkeypatch, train, "pretrain_step", result={"l1": torch.zeros(())})
+    stub(monkeypatch, Run, "update_ema")
 
 
 def test_the_end_names_the_samples_the_generator_and_the_command_to_try(
@@ -402,24 +402,25 @@ def test_the_end_names_the_samples_the_generator_and_the_command_to_try(
 ):
     assert run_train(scenes, *epochs(1, 0)) == 0
     first, epoch, end = capsys.readouterr().out.splitlines()
-    assert "20 photos to train on, 4 held out, 0 left out" in first
+    assert "20 photos to train on, 4 to validate on, 0 skipped" in first
     assert epoch.startswith("pretrain 1/1: l1 ")
     out = f"runs/{scenes.name}"
     command = f"python infer.py IN.jpg OUT.jpg --checkpoint {out}/generator.pt"
-    assert f"look at {out}/samples, and try {command}" in end
+    assert f"see {out}/samples, and try {command}" in end
 
 
 @pytest.fixture
-def epochs_of_25_seconds(monkeypatch):
+def epochs_of_25_seconds(monkeypatch, no_steps):
     """Epochs take 25 seconds, and train nothing."""
     clock = Clock()
+    monkeypatch.setattr(train, "time", clock)
+    monkeypatch.setattr(run_module, "time", clock)
 
-    def train_epoch(*args):
+    def mean_losses(steps):
         clock.sleep(25)
         return {"l1": 0.0}
 
-    monkeypatch.setattr(train, "time", clock)
-    watch(monkeypatch, train, "train_epoch", instead=train_epoch)
+    watch(monkeypatch, train, "mean_losses", instead=mean_losses)
 
 
 def test_a_run_saves_at_the_first_epoch_that_ends_so_many_seconds_after_the_last_save(
@@ -429,6 +430,7 @@ def test_a_run_saves_at_the_first_epoch_that_ends_so_many_seconds_after_the_last
 
     def save(run, shown):
         saved.append(run.rows[-1]["epoch"])
+        run.saved_at = train.time.monotonic()
 
     watch(monkeypatch, Run, "save", instead=save)
     assert run_train(scenes, *epochs(5, 7), "--save-seconds", 70) == 0
@@ -467,24 +469,31 @@ def test_a_run_has_the_precision_that_was_asked_for_and_keeps_no_cast_weights(
     """Autocast's cache would show every step the weights from before the first."""
     seen = []
 
-    def fit(*args):
+    def note_autocast(*args):
         seen.append((torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()))
 
-    watch(monkeypatch, train, "fit", instead=fit)
-    assert run_train(scenes, "--precision", precision) == 0
-    assert seen == [(is_bf16, False)]
+    def step(*args):
+        note_autocast()
+        return {"l1": torch.zeros(())}
+
+    watch(monkeypatch, train, "pretrain_step", instead=step)
+    watch(monkeypatch, train, "gan_step", instead=step)
+    watch(monkeypatch, Generator, "predict", before=note_autocast)
+    options = [*epochs(1, 1), "--batch-size", 20]
+    assert run_train(scenes, *options, "--precision", precision) == 0
+    steps_evaluations_and_samples = 2 + 2 + 2
+    assert seen == [(is_bf16, False)] * steps_evaluations_and_samples
 
 
 @pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
 def test_any_integer_is_a_seed(scenes, work, monkeypatch, seed):
-    stub(monkeypatch, train, "fit")
+    stub(monkeypatch, train, "fit", result=None)
     assert run_train(scenes, "--seed", seed) == 0
 
 
 def test_results_are_in_a_folder_of_the_photos_folders_name_even_if_that_is_a_dot(
     work, monkeypatch
 ):
-    """That is where `infer.py` looks for them."""
     for index in range(5):
         save_noise(f"album/{index}.png", seed=index)
     monkeypatch.chdir("album")
@@ -493,16 +502,19 @@ def test_results_are_in_a_folder_of_the_photos_folders_name_even_if_that_is_a_do
     assert Path("runs/album/skipped.txt").exists()
 
 
-def test_the_defaults_are_those_of_the_readme():
-    words = {"": False, "no": False, "all": None, r"runs/\<data name\>": None}
-    told = {"data": "photos"}
-    for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
-        if line.startswith("| `--") and "`--data`" not in line:
-            options, values = (cell.split(",") for cell in line.split("|")[1:3])
-            for option, value in zip(options, map(str.strip, values), strict=True):
-                value = float(value) if value[:1].isdigit() else words.get(value, value)
-                told[option.strip(" `-").replace("-", "_")] = value
-    assert vars(train.parse_options(["--data", "photos"])) == told
+def test_the_defaults_are_the_papers_and_the_notebooks():
+    args, saved = train.parse_options(["--data", "photos"])
+    assert saved is None
+    assert (args.pretrain_epochs, args.gan_epochs, args.size, args.batch_size) == (20, 100, 256, 16)
+    assert (args.lr, args.l1_weight) == (2e-4, 100)
+
+
+def test_help_tells_the_defaults(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for option in ("epochs of G alone, on L1 (20)", "after them (100)", "Adams (0.0002)"):
+        assert option in told
 
 
 def test_a_run_deletes_nothing_of_anybody_else(scenes, work, saved, no_steps):
@@ -564,7 +576,7 @@ def test_weights_that_cannot_be_loaded_are_reported_before_the_first_photo_is_re
     weights_file.write_bytes(b"<html>404</html>")
     read = watch(monkeypatch, photo, "read_photo")
     assert run(train, "--data", scenes, *TINY_PRETRAINED, *epochs(1, 0)) == 1
-    assert error_line(capsys.readouterr().err).startswith("the ImageNet weights")
+    assert error_line(capsys.readouterr().err).startswith("cannot load the ImageNet weights")
     assert not read
 
 
