@@ -3,10 +3,7 @@
     python infer.py img.jpg out.jpg
     python infer.py album/ colored/
 """
-import math
-import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -15,14 +12,17 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from pix2pix import files
-from pix2pix.color import decode, encode
-from pix2pix.device import fast_layout, keep_freed_memory, pick_device
+from pix2pix.color import decode, encode_L
+from pix2pix.device import keep_freed_memory, pick_device
 from pix2pix.models import Generator
-from pix2pix.photo import WRITABLE, PhotoError, find_photos, read_photo, shrink, write_photo
+from pix2pix.photo import (
+    WRITABLE, PhotoError, content_box, find_photos, read_photo, shrink, write_photo
+)
 from pix2pix.terminal import ArgumentParser, UserError, progress, run_program
 
 BUNDLED_GENERATOR = Path(__file__).parent / "pix2pix/generator.pt"
 STRIP = 2**18               # pixels converted at once: 50 million would fill the memory
+MAX_PIXELS = 300_000_000    # A3 at 1200 dpi has 278 million, which take 5.3 GB
 
 
 def load_generator(path, device):
@@ -38,7 +38,7 @@ def load_generator(path, device):
     except (KeyError, RuntimeError):
         raise UserError(f"{path} is from another version of this program")
     G.config = saved["config"]
-    return G.to(device, memory_format=fast_layout(device, bf16=False)).eval()
+    return G.to(device).eval()
 
 
 def predict_mirrored(G, L):
@@ -55,21 +55,25 @@ def colorize(G, photo, size, strength=1.0):
     """
     device = next(G.parameters()).device
     width, height = photo.size
-    small_L, _ = encode(shrink(photo, size)[None].to(device))           # (1, 1, size, size)
+    left, top, right, bottom = content_box(photo)
+    content = photo.crop((left, top, right, bottom))
+    small_L = encode_L(shrink(content, size)[None].to(device))          # (1, 1, size, size)
     output = predict_mirrored(G, small_L)                               # (1, 2 or 3, size, size)
     if G.repairs:
         output[:, :1] -= small_L        # only the change, so that undamaged detail stays
-    output = F.interpolate(output, (height, width), mode="bilinear")    # (1, 2 or 3, height, width)
+    output[:, -2:] *= strength
+    output = F.interpolate(output, content.size[::-1], mode="bilinear")
+    margins = (left, width - right, top, height - bottom)
+    output = F.pad(output, margins)                                     # (1, 2 or 3, height, width)
     colored = Image.new("RGB", photo.size)
     rows = max(1, STRIP // width)
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        strip = photo.crop((0, top, width, bottom))
-        L, _ = encode(pil_to_tensor(strip)[None].to(device))            # (1, 1, rows, width)
+    for y in range(0, height, rows):
+        strip = photo.crop((0, y, width, min(y + rows, height)))
+        L = encode_L(pil_to_tensor(strip)[None].to(device))             # (1, 1, rows, width)
         if G.repairs:
-            L = L + output[:, :1, top:bottom]
-        rgb = decode(L, strength * output[:, -2:, top:bottom])          # (1, 3, rows, width)
-        colored.paste(to_pil_image(rgb[0]), (0, top))
+            L = L + output[:, :1, y:y + rows]
+        rgb = decode(L, output[:, -2:, y:y + rows])                     # (1, 3, rows, width)
+        colored.paste(to_pil_image(rgb[0]), (0, y))
     return colored
 
 
@@ -83,34 +87,32 @@ def parse_options(argv):
     add("--checkpoint", type=Path, default=BUNDLED_GENERATOR,
         help="a generator.pt of train.py (the bundled generator)")
     add("--size", type=int,
-        help="side of the square that G sees in pixels, a multiple of 32 (as trained)")
+        help="side in pixels of the square that G sees, a multiple of 32 (as trained)")
     add("--strength", type=float, default=1.0, help="0 is gray, 1.3 bolder (1.0)")
     add("--device", default="auto", help="cpu, cuda:1, mps ..., or auto: cuda if any, else cpu")
     add("--overwrite", action="store_true", help="replace existing outputs, but never an input")
     args = parser.parse_args(argv)
-    if args.output.exists() and args.output.samefile(args.input):
-        parser.error("OUTPUT is the same as INPUT, and an input is never written")
     if args.overwrite and args.input.resolve() in args.output.resolve().parents:
         parser.error("OUTPUT lies in INPUT: --overwrite could replace photos there")
     if not args.input.is_dir() and args.output.suffix.lower() not in WRITABLE:
         parser.error(f"{args.input} is not a folder, and {args.output} has none of the extensions "
                      f"that can be written: {writable}")
+    if not args.strength >= 0:                          # also refuses NaN
+        parser.error(f"--strength {args.strength} is not 0 or more")
     if args.size is not None and (args.size < 32 or args.size % 32):
         parser.error(f"--size {args.size} is not a multiple of 32")
-    if not 0 <= args.strength < math.inf:
-        parser.error(f"--strength {args.strength} is not 0 or more")
     return args
 
 
 def plan_folder(folder, out):
-    """The photos of a folder, and for each its path in the folder `out`.
+    """The photos of a folder, for each its path in the folder `out`, and problems with the folder.
 
-    A photo in a format that cannot be written becomes a .png. The path is None if another photo has
-    it already; names that differ only in case count as equal, as some disks do not tell them apart.
+    A photo in a format that cannot be written becomes a .png. The path is None if another photo
+    already has it. Names that differ only in case count as equal, as they do on some disks.
     """
     folder = folder.resolve()
     out = out.resolve()
-    sources = find_photos(folder, out)
+    sources, problems = find_photos(folder, out)
     targets = []
     taken = set()
     for source in sources:
@@ -120,7 +122,7 @@ def plan_folder(folder, out):
         name = str(target).casefold()
         targets.append(None if name in taken else target)
         taken.add(name)
-    return sources, targets
+    return sources, targets, problems
 
 
 def file_id(path):
@@ -131,22 +133,22 @@ def file_id(path):
 
 def infer(argv):
     keep_freed_memory()
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2        # Pillow refuses twice as many
     args = parse_options(argv)
     device = pick_device(args.device)
     G = load_generator(args.checkpoint, device)
     size = args.size or G.config["size"]
-    print("{0}: trained on {data} at {size} pixels for {epochs} epochs".format(
-        args.checkpoint, **G.config))
     is_folder = args.input.is_dir()
     if is_folder:
-        sources, targets = plan_folder(args.input, args.output)
+        sources, targets, problems = plan_folder(args.input, args.output)
     else:
         sources = [args.input]
         targets = [args.output]
+        problems = []
     inputs = {file_id(source) for source in sources if source.exists()}
 
     def color_one(source, target):
-        """"colored", "skipped" or the error."""
+        """Return "colored", "skipped" or the error."""
         try:
             if target is None:
                 raise PhotoError(f"{source}: another photo has the same output: rename one")
@@ -162,14 +164,9 @@ def infer(argv):
         except (PhotoError, OSError) as error:
             return error
 
-    if is_folder and device.type != "mps":          # MPS fails in a second thread
-        # Two photos share a CPU well; a GPU waits for the cores to read and write.
-        workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 2
-        jobs = _parallel(color_one, sources, targets, workers)
-    else:
-        jobs = map(color_one, sources, targets)
+    jobs = map(color_one, sources, targets)
     results = list(progress(jobs, len(sources), "photo"))
-    errors = [result for result in results if isinstance(result, Exception)]
+    errors = problems + [result for result in results if isinstance(result, Exception)]
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     print(
@@ -177,13 +174,6 @@ def infer(argv):
         f"{len(errors)} failed"
     )
     return 1 if errors else 0
-
-
-def _parallel(function, sources, targets, workers):
-    """Yield the results in order, from threads that share the cores equally."""
-    cores = max(1, torch.get_num_threads() // workers)
-    with ThreadPoolExecutor(workers, "", torch.set_num_threads, (cores,)) as pool:
-        yield from pool.map(function, sources, targets)
 
 
 def main(argv=None):

@@ -1,6 +1,6 @@
 """Train the colorizer: some epochs of L1 alone, then a conditional GAN + 100 * L1.
 
-    python train.py --data demo --no-pretrained
+    python train.py --data demo --no-pretrained --size 96 --pretrain-epochs 3 --gan-epochs 3
 
 The method is pix2pix (Isola et al. 2017), https://arxiv.org/abs/1611.07004, "the paper" below.
 """
@@ -18,32 +18,32 @@ from pix2pix.device import (
     use_bf16, wrap_ddp
 )
 from pix2pix.metrics import evaluate, gray, mean_losses
-from pix2pix.models import Discriminator
-from pix2pix.run import Run, initial_generator
-from pix2pix.terminal import ArgumentParser, UsageError, UserError, progress, run_program
+from pix2pix.models import Discriminator, Generator
+from pix2pix.run import Run, find_checkpoint, initial_generator
+from pix2pix.terminal import ArgumentParser, UsageError, UserError, flag, progress, run_program
 
-DEFAULTS = {
-    "pretrain_epochs": 20,      # of G alone, on L1
-    "gan_epochs": 100,          # after them, of GAN + L1
-    "batch_size": 16,           # photos per step and process
-    "size": 256,                # side of the pictures in pixels, a multiple of 32
-    "lr": 2e-4,                 # of both Adams, whose betas are 0.5 and 0.999
-    "l1_weight": 100,           # of L1 against the GAN loss
-    "val": 50,                  # validation photos, at most a fifth of all
-    "seed": 0,                  # of the split, the initial weights and the order of photos
-    "limit": None,              # photos used, validation photos included; None is all
-    "restore": False,           # also repair: learn from damaged photos
-    "no_pretrained": False,     # start the encoder from noise instead of ImageNet
-    "freeze_encoder": False,    # keep the encoder's initial weights
-    "precision": "auto",        # fp32, bf16, or the faster one
-    "out": None,                # folder of the results; None is runs/<data name>
-    "resume": False,
-    "save_seconds": 60,         # least time between two saves
-    "device": "auto",
-    "compile": False
+OPTIONS = {                     # name: default, help
+    "out": ("", "output folder, outside the photos (runs/<data name>)"),
+    "pretrain_epochs": (20, "epochs of G alone, on L1"),
+    "gan_epochs": (100, "epochs of GAN + L1 after them"),
+    "batch_size": (16, "photos per step and process"),
+    "size": (256, "side of the pictures in pixels, a multiple of 32"),
+    "lr": (2e-4, "learning rate of both Adam optimizers"),
+    "l1_weight": (100.0, "weight of L1 against the GAN loss"),
+    "val": (50, "validation photos, at most a fifth of all"),
+    "limit": (0, "photos used, validation photos included; 0 is all"),
+    "seed": (0, "seed of the split, the initial weights and the order of photos (0)"),
+    "restore": (False, "also repair: learn from damaged photos"),
+    "no_pretrained": (False, "start from noise instead of ImageNet's weights"),
+    "init_from": ("", "start from a trained generator.pt, to fine-tune it"),
+    "freeze_encoder": (False, "keep the encoder's initial weights"),
+    "precision": ("auto", "auto: bf16 if the device multiplies it natively"),
+    "device": ("auto", "cpu, cuda:1, mps ..., or auto: cuda if there is one, else cpu"),
+    "resume": (False, "continue from checkpoint.pt in --out, if there is one"),
+    "save_seconds": (60.0, "least seconds between two saves")
 }
-# These do not decide the result. All others are a run's config.
-NOT_IN_CONFIG = ("out", "resume", "save_seconds", "device", "compile")
+# These do not decide what is trained. The others, and data, are saved as the run's config.
+NOT_IN_CONFIG = ("out", "device", "resume", "save_seconds")
 
 
 def l1_loss(output, target, hole_mask):
@@ -64,14 +64,14 @@ def gan_loss(logits, label):
 
 
 def pretrain_step(G, opt_G, L, target, l1_weight, hole_mask=None):
-    """Train G on L1 alone: L (B, 1, H, W), target (B, 2 or 3, H, W), mask as of `data.examples`.
+    """Train G on L1 alone: L (B, 1, H, W), target (B, 2 or 3, H, W), mask: see `data.examples`.
 
     Returns the losses by name, detached.
     """
     l1 = l1_loss(G(L), target, hole_mask)
     opt_G.zero_grad()
-    # Adam's steps do not depend on the weight, but Adam remembers the size of gradients. Without
-    # it, the 100 times larger ones of the GAN phase would cause a leap in its first steps.
+    # The weight does not change Adam's steps, but Adam remembers the size of gradients. Without the
+    # weight here, the first steps of the GAN phase would be far too large.
     (l1_weight * l1).backward()
     opt_G.step()
     return {"l1": l1.detach()}
@@ -80,7 +80,7 @@ def pretrain_step(G, opt_G, L, target, l1_weight, hole_mask=None):
 def gan_step(G, D, opt_G, opt_D, L, target, l1_weight, hole_mask=None):
     """One step of D, to tell target from G(L), and one of G, to fool D (paper, section 3.3).
 
-    Inputs as of `pretrain_step`. Returns the losses and D's accuracies by name, detached.
+    Inputs as in `pretrain_step`. Returns the losses and D's accuracies by name, detached.
     """
     fake = G(L)                                                 # (B, 2 or 3, H, W)
 
@@ -92,8 +92,8 @@ def gan_step(G, D, opt_G, opt_D, L, target, l1_weight, hole_mask=None):
     d_loss.backward()
     opt_D.step()
 
-    # G's gradients flow through D, but D's weights need none. Under torchrun, skip the DDP wrapper,
-    # which would wait for them.
+    # G's gradients flow through D, but D's own weights stay. Under torchrun, this bypasses D's DDP
+    # wrapper, which would wait for gradients that never come.
     frozen_D = getattr(D, "module", D)
     frozen_D.requires_grad_(False)
     g_gan = gan_loss(frozen_D(L, fake), 1)
@@ -125,7 +125,7 @@ def fit(run, args, images, train_indices, val_indices):
         scores = evaluate(gray, images, val_indices, run.device, args.restore)
         run.rows.append({"phase": "gray", "epoch": 0} | scores)
     elif rank == 0:
-        run.save(shown)             # at once, to repair what a kill left and find a full disk
+        run.save(shown)             # repairs files left by a kill, and notices a full disk early
 
     for epoch in range(max(1, len(run.rows)), len(phases)):
         start = time.perf_counter()
@@ -138,7 +138,7 @@ def fit(run, args, images, train_indices, val_indices):
         batches = zip(order.to(images.device), mirrored.to(run.device))
         label = f"{phase} {epoch}/{len(phases) - 1}"
         losses = []
-        for step, batch in enumerate(progress(batches, steps, f"{label}: batch"), 1):
+        for step, batch in enumerate(progress(batches, steps, label), 1):
             photos = data.gather(images, run.device, *batch)
             L, target, hole_mask = data.examples(photos, args.restore, (*seed, rank, step))
             with run.autocast:
@@ -160,84 +160,48 @@ def fit(run, args, images, train_indices, val_indices):
         with run.autocast:
             scores = evaluate(run.ema.predict, images, val_indices, run.device, args.restore)
         run.log(row | means | scores, label)
-        phase_ends = phases[epoch:epoch + 2] != [phase, phase]
+        phase_ends = epoch in (args.pretrain_epochs, len(phases) - 1)
         if phase_ends or time.monotonic() - run.saved_at >= args.save_seconds:
             run.save(shown)
-
-
-def build_parser():
-    """The parser. It leaves out what is not typed, so that a resumed run keeps its options."""
-    parser = ArgumentParser(
-        prog="train.py", description=__doc__.splitlines()[0], argument_default=argparse.SUPPRESS
-    )
-
-    def add(name, help, **kind):
-        default = DEFAULTS.get(name)
-        shown = f" ({default})" if default else ""
-        parser.add_argument(_flag(name), help=help + shown, **kind)
-
-    add("data", "groups, coco, demo or a folder of photos", required=True)
-    add("out", "output folder (runs/<data name>)", type=Path)
-    add("pretrain_epochs", "epochs of G alone, on L1", type=int)
-    add("gan_epochs", "epochs of GAN + L1 after them", type=int)
-    add("batch_size", "photos per step and process", type=int)
-    add("size", "side of the pictures in pixels, a multiple of 32", type=int)
-    add("lr", "learning rate of both Adams", type=float)
-    add("l1_weight", "weight of L1 against the GAN loss", type=float)
-    add("val", "validation photos, at most a fifth of all", type=int)
-    add("seed", "of the split, the initial weights and the order of photos", type=int)
-    add("limit", "photos used, validation photos included (all)", type=int)
-    add("restore", "also repair: learn from damaged photos", action="store_true")
-    add("no_pretrained", "start from noise instead of ImageNet's weights", action="store_true")
-    add("freeze_encoder", "keep the encoder's initial weights", action="store_true")
-    add("compile", "torch.compile both networks; needs a C++ compiler", action="store_true")
-    add("resume", "continue from checkpoint.pt in --out, if there is one", action="store_true")
-    add("save_seconds", "least time between two saves", type=float)
-    add("device", "cpu, cuda:1, mps ..., or auto: cuda if there is one, else cpu")
-    add("precision", "auto: the faster one", choices=("auto", "fp32", "bf16"))
-    return parser
 
 
 def parse_options(argv):
     """The options as a namespace, and the checkpoint to resume, or None.
 
-    Raises UserError if they make no sense or contradict the run in the output folder.
+    Typed options win. The others come from the checkpoint, or else are the defaults. Raises
+    UserError if they make no sense or contradict the checkpoint.
     """
-    typed = vars(build_parser().parse_args(argv))
+    parser = ArgumentParser(
+        prog="train.py", description=__doc__.splitlines()[0], argument_default=argparse.SUPPRESS
+    )
+    parser.add_argument("--data", required=True, help="groups, coco, demo or a folder of photos")
+    for name, (default, help) in OPTIONS.items():
+        if default is False:
+            parser.add_argument(flag(name), action="store_true", help=help)
+        else:
+            help += f" ({default})" if default else ""
+            choices = ("auto", "fp32", "bf16") if name == "precision" else None
+            parser.add_argument(flag(name), type=type(default), choices=choices, help=help)
+    typed = vars(parser.parse_args(argv))
     typed["data"] = str(Path(typed["data"]))
-    typed.setdefault("out", Path("runs", Path(typed["data"]).resolve().name))
-    checkpoint = typed["out"] / "checkpoint.pt"
-    saved = None
-    config = {}
-    if checkpoint.exists():
-        if "resume" not in typed:
-            raise UserError(f"{typed['out']} holds a run: continue it with --resume, or choose "
-                            "another --out")
-        saved = files.load_saved(checkpoint, "checkpoint")
-        config = saved["config"]
-        may_change = ["gan_epochs"]
-        if saved["rows"][-1]["phase"] != "gan":
-            may_change.append("pretrain_epochs")
-        for name, value in config.items():
-            if typed.get(name, value) != value and name not in may_change:
-                raise UsageError(
-                    f"{_flag(name)} {typed[name]} contradicts the run to resume: {value}"
-                )
-    args = SimpleNamespace(**DEFAULTS | config | typed)
+    typed["out"] = Path(typed.get("out") or f"runs/{Path(typed['data']).resolve().name}")
+    saved = find_checkpoint(typed)
+    defaults = {name: default for name, (default, _) in OPTIONS.items()}
+    args = SimpleNamespace(**defaults | (saved["config"] if saved else {}) | typed)
     if args.size % 32:
         raise UsageError(f"--size {args.size} is not a multiple of 32")
-    epochs = (args.pretrain_epochs, args.gan_epochs)
-    if min(epochs) < 0 or max(epochs) == 0:
-        raise UsageError("--pretrain-epochs and --gan-epochs are 0 or more, and not both 0")
-    for name in ("size", "batch_size", "lr", "l1_weight", "limit", "val"):
+    if args.size == 32 and args.batch_size == 1:
+        raise UsageError("--size 32 needs a --batch-size of 2 or more: BatchNorm cannot normalize "
+                         "a single value")
+    if min(args.pretrain_epochs, args.gan_epochs, args.limit or 0) < 0:
+        raise UsageError("--pretrain-epochs, --gan-epochs and --limit are 0 or more")
+    if args.pretrain_epochs + args.gan_epochs == 0:
+        raise UsageError("--pretrain-epochs and --gan-epochs are both 0")
+    for name in ("size", "batch_size", "lr", "l1_weight", "val"):
         value = getattr(args, name)
-        if value is not None and not value > 0:         # also refuses NaN
-            raise UsageError(f"{_flag(name)} {value} is not above 0")
+        if not value > 0:                               # also refuses NaN
+            raise UsageError(f"{flag(name)} {value} is not above 0")
     return args, saved
-
-
-def _flag(name):
-    return "--" + name.replace("_", "-")
 
 
 def prepare(args, saved):
@@ -248,11 +212,12 @@ def prepare(args, saved):
     join_processes(device)
     torch.manual_seed(args.seed % 2**63)        # accepts any integer
     with rank_0_first():
-        G = initial_generator(args.restore, pretrained=not (args.no_pretrained or saved))
+        G = Generator(False, args.restore) if saved else initial_generator(args)
         D = Discriminator(target_channels=3 if args.restore else 2)
         images, skipped, fingerprint = data.load_photos(args.data, args.size, args.limit)
     if saved and saved["fingerprint"] != fingerprint:
-        raise UserError(f"{args.data} has changed since: start again with another --out")
+        raise UserError(f"{args.data} has changed since: undo that (is --out among the photos?), "
+                        "or start again with another --out")
     # Before any batch, from the seed and the number of photos alone. There are no duplicates, so
     # no photo is both trained on and validated on, not even in a resumed run.
     train_indices, val_indices = data.split(len(images), args.val, args.seed)
@@ -271,9 +236,6 @@ def prepare(args, saved):
     run = Run(G, D, config, fingerprint, args.out, bf16)
     if saved:
         run.load(saved)
-    if args.compile:                            # not the EMA, which no step calls
-        G.compile()
-        D.compile()
     images = keep_near(images, device)
     return run, images, train_indices, val_indices.to(images.device)
 
@@ -286,8 +248,7 @@ def train(argv):
     if world > 1:
         torch.distributed.destroy_process_group()
     if rank == 0:
-        print(f"done: see {args.out}/samples, and try python infer.py IN.jpg OUT.jpg "
-              f"--checkpoint {args.out}/generator.pt")
+        print(run.verdict())
     return 0
 
 
@@ -295,7 +256,7 @@ def main(argv=None):
     return run_program(
         train, argv,
         if_interrupted="the same command with --resume continues after the last saved epoch",
-        if_out_of_memory="try a smaller --batch-size"
+        if_out_of_memory="try a smaller --batch-size, with --resume if the run has begun"
     )
 
 

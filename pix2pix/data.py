@@ -5,6 +5,7 @@ no workers, and memory does not grow with the set.
 """
 import hashlib
 import json
+import random
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from pix2pix.photo import PhotoError
 from pix2pix.terminal import UserError, progress
 
 CACHE = Path("data/cache")
+CACHE_VERSION = 1           # to be raised when the code would make other pixels of a photo
 MIN_COLORFULNESS = 10       # as in ColorGAN: a photo below it teaches nothing
 MEASURED_AT = 256           # pixels; at every --size, the same photos are left out
 
@@ -39,10 +41,8 @@ def load_photos(source, size, limit=None):
     names, read, max_photos = _list(source)
     limit = min(limit or max_photos, max_photos, len(names))
     # Everything that decides the pixels: the photos, and the code that reads them.
-    modules = (__file__, color.__file__, demo.__file__, photo.__file__)
-    code = [Path(file).read_text("utf-8") for file in modules]
-    decisive = json.dumps([names, size, limit, code, PIL.__version__])
-    key = hashlib.sha256(decisive.encode()).hexdigest()[:24]
+    inputs = json.dumps([names, size, limit, CACHE_VERSION, PIL.__version__])
+    key = hashlib.sha256(inputs.encode()).hexdigest()[:24]
     pixels = CACHE / f"{key}.u8"
     index = CACHE / f"{key}.json"
     if not (index.exists() and pixels.exists()):
@@ -62,7 +62,8 @@ def split(n, val, seed):
     """
     if not 1 <= val <= n // 5:
         raise UserError(
-            f"--val {val} does not fit {n} photos: hold out 1 or more, at most a fifth, {n // 5}"
+            f"--val {val} does not fit {n} photos: at least 5 photos are needed, and at most a "
+            f"fifth, {n // 5}, can be held out"
         )
     order = torch.randperm(n, generator=seeded((seed, 0)))
     return order[val:].sort().values, order[:val].sort().values
@@ -113,21 +114,24 @@ def examples(photos, restore, seed):
 
 
 def seeded(seed, device="cpu"):
-    """A torch.Generator for a number or a tuple of numbers: neighbors are unrelated."""
-    digest = hashlib.sha256(str(seed).encode()).hexdigest()
-    return torch.Generator(device).manual_seed(int(digest[:15], 16))
+    """A torch.Generator for a number, a text or a tuple of them: neighbors are unrelated."""
+    return torch.Generator(device).manual_seed(random.Random(str(seed)).getrandbits(63))
 
 
 def _list(source):
     """Names of photos in order, a function that reads one, and the most photos to use.
 
-    For a folder, the names are the keys of a dict, whose values change when a file does.
+    For a folder, the names are the keys of a dict of sizes and modification times: the cache's key
+    depends on them, too, so an edited photo gets a new cache.
     """
     folder = Path(source).resolve()
     if folder.is_dir():
         stamps = {}
         # Samples in runs/ would become training photos.
-        for path in photo.find_photos(folder, Path("runs").resolve()):
+        paths, problems = photo.find_photos(folder, Path("runs").resolve())
+        for problem in problems:
+            photo.warn(source, problem)
+        for path in paths:
             if path.exists():                       # not a broken link
                 stat = path.stat()
                 stamps[path.relative_to(folder).as_posix()] = (stat.st_size, stat.st_mtime_ns)

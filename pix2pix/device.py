@@ -24,8 +24,7 @@ def pick_device(name):
         device = torch.device(name)
         torch.ones(1, device=device).add(1).item()      # too old a GPU fails at a kernel
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
-        raise UsageError(f"--device {name} cannot be used here: {reason}")
+        raise UsageError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
@@ -38,22 +37,17 @@ def use_bf16(precision, device):
     if device.type == "cpu":
         features = torch.cpu.get_capabilities()
         return features.get("avx512_bf16") or features.get("amx_bf16", False)
-    return _is_ampere(device)
+    # A100, RTX 30 and newer.
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def fast_layout(device, bf16):
-    """The memory format in which convolutions are fastest.
+    """channels_last for bfloat16 convolutions, which are faster in it; else contiguous.
 
-    channels_last on GPUs of compute capability 8.0 or later, and for bfloat16 on CPUs; otherwise
-    contiguous. On MPS, BatchNorm's backward fails in channels_last.
+    On MPS, BatchNorm's backward fails in channels_last.
     """
-    channels_last = _is_ampere(device) or (device.type == "cpu" and bf16)
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def _is_ampere(device):
-    """Whether this is a GPU of compute capability 8.0 or later: A100, RTX 30 and newer."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    is_faster = bf16 and device.type != "mps"
+    return torch.channels_last if is_faster else torch.contiguous_format
 
 
 def keep_near(images, device):
@@ -65,7 +59,7 @@ def keep_near(images, device):
 
 def keep_freed_memory():
     """Tell glibc to keep freed memory; otherwise each step would fault all its pages in again."""
-    with contextlib.suppress(AttributeError):                   # not glibc
+    with contextlib.suppress(AttributeError, TypeError):        # macOS, Windows
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)             # M_MMAP_MAX: no separate mapping for a large block
         libc.mallopt(-1, -1)            # M_TRIM_THRESHOLD: never shrink the heap
@@ -106,5 +100,5 @@ def wrap_ddp(net):
     if not distributed.is_initialized():
         return net
     wrapped = nn.parallel.DistributedDataParallel(net)
-    wrapped.broadcast_buffers = False           # the argument of that name warns in some versions
+    wrapped.broadcast_buffers = False           # as an argument, it is deprecated in some versions
     return wrapped

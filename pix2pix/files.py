@@ -2,6 +2,7 @@
 import contextlib
 import io
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -22,7 +23,11 @@ def whole_file(path):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        try:
+            os.replace(part, path)
+        except PermissionError:         # on Windows, while another program reads the file
+            time.sleep(1)
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -50,5 +50,5 @@ def evaluate(predict, images, indices, device, restore):
 
 def mean_losses(steps):
     """The mean of each loss over `steps`, a list of dicts of tensors by name."""
-    losses = torch.stack([torch.stack(list(step.values())) for step in steps])
-    return dict(zip(steps[0], losses.mean(dim=0).tolist()))     # an epoch's only wait for the GPU
+    return {name: torch.stack([losses[name] for losses in steps]).mean().item()
+            for name in steps[0]}

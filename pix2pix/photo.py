@@ -1,29 +1,56 @@
-"""One photo file in, one photo file out: every format, orientation and profile."""
+"""One photo file in, one photo file out: every format, orientation and color profile."""
 import io
+import os
+import re
 import sys
+from copy import copy
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torchvision.transforms.functional import pil_to_tensor
 
 from pix2pix.files import whole_file
 from pix2pix.terminal import UserError
 
-# Named, so that no file starts one of Pillow's stranger readers (PostScript runs a program).
-READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+# Pillow may open only these formats. Others are unsafe: its PostScript reader runs a program.
+READABLE = "JPEG PNG WEBP TIFF BMP GIF PPM JPEG2000 AVIF".split()
+PHOTOS = """
+    .jpg .jpeg .jpe .jfif .mpo .png .apng .webp .tif .tiff .bmp .gif .ppm .pgm .pbm .pnm
+    .jp2 .j2k .j2c .jpc .jpf .jpx .avif .avifs
+""".split()
+UNREADABLE_PHOTOS = ".arw .cr2 .cr3 .dng .heic .heif .jxl .nef .orf .psd .raf".split()
+HIDDEN = re.compile(r"\.|@eaDir$|#recycle$|__MACOSX$")      # names, also those of NAS and macOS
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"}
-TIFF = {"format": "TIFF", "exif": b""}              # which cannot hold all EXIF
+TIFF = {"format": "TIFF"}
 WRITABLE = {
     ".jpg": JPEG,
     ".jpeg": JPEG,
     ".png": {"format": "PNG"},
     ".webp": {"format": "WEBP", "lossless": True},
     ".tif": TIFF,
-    ".tiff": TIFF,
-    ".bmp": {"format": "BMP"}
+    ".tiff": TIFF
 }
-MOST_EXIF_IN_JPEG = 65533                           # bytes
+MAX_IN_JPEG = {"exif": 65533, "xmp": 65502}         # bytes
+MAX_JPEG_SIDE = 65500                               # pixels, by libjpeg
+BORDER_NOISE = 6                                    # root mean square, in levels of 255
+
+TAG = ExifTags.Base
+# The EXIF tags that describe the photo. The others describe the layout of its file.
+DESCRIPTIVE = """
+    DocumentName PageName ImageDescription Artist Copyright Make Model Software HostComputer
+    DateTime Rating RatingPercent XPTitle XPComment XPAuthor XPKeywords XPSubject
+    ExifOffset GPSInfo
+""".split()
+# What EXIF and XMP say about pixels that have changed.
+STALE = "ColorSpace Gamma ExifInteroperabilityOffset ExifImageWidth ExifImageHeight".split()
+STALE_XMP = (
+    rb"(?:tiff:Orientation|tiff:ImageWidth|tiff:ImageLength|exif:PixelXDimension|"
+    rb"exif:PixelYDimension|exif:ColorSpace|photoshop:ICCProfile|xmp:Thumbnails)\b"
+)
+STALE_XMP = re.compile(
+    rb"<(" + STALE_XMP + rb").*?</\1>|\s" + STALE_XMP + rb"\s*=\s*([\"']).*?\2", re.DOTALL
+)
 
 
 class PhotoError(UserError):
@@ -31,47 +58,71 @@ class PhotoError(UserError):
 
 
 def find_photos(folder, leave_out=None):
-    """Files below `folder` that are named like photos, sorted.
+    """The photos below `folder`, and the problems met there.
 
-    If the folder `leave_out` lies in it, none of that. Both are resolved paths.
+    Returns a sorted list of paths, chosen by extension, and a list of exceptions: one for each
+    folder that cannot be opened, and one that counts the photos in formats that cannot be read.
+    Skips hidden files and folders, and the folder `leave_out`. Both folders are resolved paths.
     """
-    named = {".heic", ".heif"}          # which cannot be read, and are told so
-    named |= {end for end, name in Image.registered_extensions().items() if name in READABLE}
-    photos = folder.rglob("*")
-    if leave_out and folder in leave_out.parents:
-        photos = [path for path in photos if leave_out not in path.parents]
-    return sorted(path for path in photos if path.suffix.lower() in named and not path.is_dir())
+    paths = []
+    problems = []
+    for parent, folders, names in os.walk(folder, onerror=problems.append):
+        paths += [Path(parent, name) for name in names if not HIDDEN.match(name)]
+        folders[:] = [
+            name for name in folders
+            if not HIDDEN.match(name) and Path(parent, name) != leave_out
+        ]
+    unreadable = [path.name for path in paths if path.suffix.lower() in UNREADABLE_PHOTOS]
+    if unreadable:
+        problems.append(PhotoError(
+            f"{len(unreadable)} files in formats that cannot be read, such as {min(unreadable)}"
+        ))
+    return sorted(path for path in paths if path.suffix.lower() in PHOTOS), problems
 
 
 def read_photo(path):
-    """The photo as upright 8-bit sRGB, mode "RGB"; .info has the file's exif (bytes) and dpi.
+    """The photo as upright 8-bit sRGB, mode "RGB"; .info holds its exif and xmp (bytes) and dpi.
 
-    16-bit pictures are divided by 257; float pictures are taken as [0, 1], and a wider range is
-    squeezed into that. Transparency lies on white. Of several pages or frames the first is taken.
-    Raises PhotoError, in one line, for all that cannot be read.
+    16-bit pictures are divided by 257, and transparency lies on white. Of several pages or frames,
+    the first is used, with a warning. Raises a one-line PhotoError for what cannot be read
+    correctly.
     """
-    if not Path(path).is_file():                    # a pipe would wait for ever
+    if not Path(path).is_file():                    # a pipe would block forever
         raise PhotoError(f"{path}: no such file")
     return _read(path, path)
 
 
 def check_photo(content):
-    """The content of a file, if it is a whole photo; else raises PhotoError."""
-    _read(io.BytesIO(content), "what came")
+    """Return the bytes of a file if they are a complete photo. Raises PhotoError if not."""
+    _read(io.BytesIO(content), "download")
     return content
 
 
 def write_photo(image, path, like=None):
-    """Write `image` in the format of the extension, with the EXIF and DPI of the photo `like`.
+    """Write `image`, which is sRGB, with the EXIF, XMP and DPI of the photo `like`.
 
-    JPEG at quality 95 without chroma subsampling, the others lossless. Whole or not at all. Raises
-    PhotoError.
+    The extension decides the format: JPEG at quality 95 without chroma subsampling, the others
+    lossless. The file appears whole or not at all. Raises PhotoError.
     """
-    options = dict(like.info) if like else {}
+    options = {"exif": b"", "xmp": b"", "icc_profile": _srgb_profile()}
+    options |= like.info if like else {}
     options |= WRITABLE[path.suffix.lower()]
-    if options["format"] == "JPEG" and len(options.get("exif", b"")) > MOST_EXIF_IN_JPEG:
-        _warn(path, "its EXIF is longer than a JPEG can hold, and left out")
-        del options["exif"]
+    match options["format"]:
+        case "JPEG":
+            if max(image.size) > MAX_JPEG_SIDE:
+                raise PhotoError(f"{path}: a JPEG has at most {MAX_JPEG_SIDE} pixels a side")
+            for kind, most in MAX_IN_JPEG.items():
+                if len(options[kind]) > most:
+                    warn(path, f"its {kind.upper()} is too long for a JPEG, and left out")
+                    options[kind] = b""
+        case "PNG" if options["xmp"]:
+            options["pnginfo"] = PngImagePlugin.PngInfo()
+            options["pnginfo"].add_itxt("XML:com.adobe.xmp", options["xmp"].decode(errors="ignore"))
+        case "TIFF":
+            exif = Image.Exif()
+            exif.load(options["exif"])
+            exif[TAG.XMLPacket] = options["xmp"]
+            options["exif"] = exif
     try:
         with whole_file(path) as file:
             image.save(file, **options)
@@ -80,28 +131,98 @@ def write_photo(image, path, like=None):
 
 
 def shrink(photo, size):
-    """The whole photo squashed to a square: uint8 (3, size, size), as in training so in use."""
+    """The whole photo squashed to a square, as in training: uint8 (3, size, size)."""
     return pil_to_tensor(photo.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3))
+
+
+def content_box(photo):
+    """What the plain borders of a photo enclose: [left, top, right, bottom] in pixels.
+
+    Prints have white borders, scans black ones. A border has the same gray on two opposite sides,
+    so a plain sky is none. Without borders, the box is the whole photo.
+    """
+    factor = max(1, max(photo.size) // 1000)                    # a smaller picture shows as much
+    gray = np.asarray(photo.convert("L").reduce(factor), np.float32)
+    top, bottom = _content(gray)
+    left, right = _content(gray[top:bottom].T)
+    box = (left, top, right, bottom)
+    return [min(factor * edge, side) for edge, side in zip(box, photo.size * 2)]
+
+
+def _content(lines):
+    """The range of lines, (N, pixels), without a border at both ends."""
+    border = lines[[0, -1]].mean()
+    busy = np.flatnonzero(np.square(lines - border).mean(axis=1) > BORDER_NOISE**2).tolist()
+    if busy and 0 < busy[0] and busy[-1] < len(lines) - 1:
+        return busy[0], busy[-1] + 1
+    return 0, len(lines)
+
+
+def warn(name, message):
+    print(f"warning: {name}: {message}", file=sys.stderr)
 
 
 def _read(file, name):
     try:
         with Image.open(file, formats=READABLE) as image:
+            _go_to_first_page(image, name)
             image.load()
             return _upright_srgb(image, name)
     except UnidentifiedImageError:
-        formats = " ".join(READABLE)
-        raise PhotoError(f"{name}: none of the formats that can be read: {formats}")
+        kind = "kind of TIFF" if ".tif" in str(name).lower() else "format"
+        raise PhotoError(f"{name}: damaged, or of a {kind} that cannot be read")
     except Exception as error:          # damaged files raise nearly anything in Pillow
         reason = str(error).strip() or type(error).__name__
         raise PhotoError(f"{name}: {reason}")
 
 
+def _go_to_first_page(image, name):
+    if image.format == "TIFF":
+        pages = _full_pages(image)
+        image.seek(pages[0])
+        _check_tiff(image)
+    else:
+        pages = range(getattr(image, "n_frames", 1))
+    # The other pictures in a phone's MPO are previews and depth maps, which nobody misses.
+    if len(pages) > 1 and image.format != "MPO":
+        warn(name, f"only the first of its {len(pages)} pages or frames is used")
+
+
+def _full_pages(image):
+    """The indices of a TIFF's pages, without thumbnails and masks."""
+    tags = copy(image.tag_v2)
+    kinds = {}                                      # by offset: Pillow reads no unknown kinds
+    while tags.offset not in kinds:
+        kinds[tags.offset] = tags.get(TAG.NewSubfileType, 0)
+        image.fp.seek(tags.next or tags.offset)
+        tags.load(image.fp)
+    return [page for page, kind in enumerate(kinds.values()) if not kind & 0b101] or [0]
+
+
+def _check_tiff(image):
+    """Refuse the kinds of TIFF that Pillow reads wrongly, as it refuses others."""
+    tags = image.tag_v2
+    bits = tags.get(TAG.BitsPerSample)
+    if (
+        image.mode in ("I", "La", "F")                  # 32 bits; premultiplied gray; float
+        or bits == (12,)
+        or tags.get(TAG.SampleFormat) == (2,)           # signed
+        or tags.get(TAG.PlanarConfiguration) == 2 and bits != (8, 8, 8)     # planes
+        or max(tags.get(TAG.ColorMap, [256])) < 256     # a palette of 8 bits instead of 16
+    ):
+        raise UnidentifiedImageError
+
+
 def _upright_srgb(image, name):
     icc = image.info.get("icc_profile")
-    dpi = tuple(map(float, image.info.get("dpi", ())))
-    exif = _turn_upright(image, name)
-    if image.mode.startswith(("I", "F")):
+    dpi = [float(value) for value in image.info.get("dpi", [1])]
+    xmp = STALE_XMP.sub(b"", image.info.get("xmp", b""))
+    info = {"exif": _turn_upright(image, name), "xmp": xmp}
+    if all(1 < value < 65535 for value in dpi):     # 1 is Pillow's for none
+        info["dpi"] = dpi
+    if image.mode == "F":
+        raise ValueError("floating-point pictures cannot be read")
+    if image.mode.startswith("I"):
         image = _to_8_bits(image)
     mode = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
     flat = image.convert(mode)
@@ -111,41 +232,44 @@ def _upright_srgb(image, name):
     if icc:
         flat = _to_srgb(flat, icc, name)
     photo = flat.convert("RGB")
-    photo.info = {"exif": exif}
-    if len(dpi) == 2 and all(1 < value < 65535 for value in dpi):       # 1 is Pillow's for none
-        photo.info["dpi"] = dpi
+    photo.info = info
     return photo
 
 
 def _turn_upright(image, name):
-    """Turn the picture as its EXIF says; the EXIF that is left, without a thumbnail."""
-    has_exif = "exif" in image.info
+    """Turn the image in place as its EXIF says, and return the EXIF that is still true."""
     try:
         ImageOps.exif_transpose(image, in_place=True)
-        # Written anew, which drops a thumbnail.
-        return image.getexif().tobytes() if has_exif else b""
+        exif = image.getexif()
+        kept = Image.Exif()
+        for tag in exif:
+            if ExifTags.TAGS.get(tag) in DESCRIPTIVE:
+                kept[tag] = exif.get_ifd(tag) or exif[tag]
+        for stale in STALE:
+            kept.get(TAG.ExifOffset, {}).pop(TAG[stale], None)
+        return kept.tobytes() if len(kept) else b""
     except Exception:
-        _warn(name, "its EXIF is damaged, and left out")
+        warn(name, "its EXIF is damaged, and left out")
         return b""
 
 
 def _to_8_bits(image):
-    """Pillow's own conversion would clip these modes at 255."""
-    values = np.nan_to_num(np.array(image, np.float32), posinf=0, neginf=0)
-    low = min(values.min(), 0)
-    high = max(values.max(), 1 if image.mode == "F" else 65535)
-    levels = (values - low) * (255 / (high - low))
-    return Image.fromarray(levels.round().astype(np.uint8))
+    """16-bit gray as 8 bits. Pillow's own conversion would clip it at 255."""
+    levels = np.uint8(np.asarray(image) / 257 + 0.5)
+    if image.format == "TIFF" and not image.tag_v2.get(TAG.PhotometricInterpretation):
+        levels = 255 - levels                       # white is zero
+    return Image.fromarray(levels)
 
 
 def _to_srgb(flat, icc, name):
     srgb = ImageCms.createProfile("sRGB")
     try:
         return ImageCms.profileToProfile(flat, io.BytesIO(icc), srgb, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError) as error:
-        _warn(name, f"its colour profile is ignored: {error}")
+    except Exception as error:
+        warn(name, f"its color profile is ignored: {error}")
         return flat
 
 
-def _warn(name, message):
-    print(f"warning: {name}: {message}", file=sys.stderr)
+def _srgb_profile():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile[:24] + bytes(12) + profile[36:]      # undated: the same photo, the same file

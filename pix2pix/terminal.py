@@ -2,7 +2,6 @@
 import argparse
 import os
 import sys
-import time
 import warnings
 
 import torch
@@ -23,12 +22,19 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
+def flag(name):
+    """The option of a name: "batch_size" -> "--batch-size"."""
+    return "--" + name.replace("_", "-")
+
+
 def run_program(program, argv, if_interrupted, if_out_of_memory):
     """The exit code of `program(argv)`: its own, or 1, 2 or 130 after one line on stderr.
 
     Anything that the user cannot fix, such as a bug in this program, is raised as it is.
     """
     warnings.filterwarnings("ignore", module="PIL")     # about odd files: nobody can act on them
+    sys.stdout = _printable(sys.stdout)
+    sys.stderr = _printable(sys.stderr)
     try:
         return program(argv)
     except KeyboardInterrupt:
@@ -49,21 +55,27 @@ def run_program(program, argv, if_interrupted, if_out_of_memory):
     return exit_code
 
 
+def _printable(stream):
+    """The stream, escaping what its encoding lacks (cp1252 on Windows); if it is closed, none."""
+    if stream is None or stream.closed:
+        return open(os.devnull, "w", errors="backslashreplace")
+    if hasattr(stream, "reconfigure"):                  # a notebook's has not
+        stream.reconfigure(errors="backslashreplace")
+    return stream
+
+
 def progress(items, total, label):
-    """Yield the `total` items. On a terminal, a line shows how many are done and the time left."""
+    """Yield the `total` items. On a terminal, a line shows how many are done."""
     # Under torchrun, only rank 0 shows it.
     visible = sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
-    start = time.monotonic()
     for count, item in enumerate(items, 1):
         yield item
         if visible:
-            left = time.gmtime((time.monotonic() - start) / count * (total - count))
-            print(f"\r{label} {count}/{total}, {time.strftime('%H:%M:%S', left)} left\033[K",
-                  end="", file=sys.stderr, flush=True)
+            print(f"\r{label}: {count}/{total}", end="", file=sys.stderr, flush=True)
     clear_line()
 
 
 def clear_line():
     """Erase the progress line."""
     if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        print(f"\r{'':79}\r", end="", file=sys.stderr, flush=True)

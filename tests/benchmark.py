@@ -157,7 +157,7 @@ function(), function()
 
 def inference(device):
     """Seconds for a JPEG, beside Pillow's own decoding and encoding of the same file; memory."""
-    config = {"data": "nothing", "size": SIZE, "epochs": 0, "restore": False}
+    config = {"data": "nothing", "size": SIZE, "restore": False}
     weights = Generator(pretrained=False).state_dict()
     path = Path("generator.pt")
     files.save(path, {"kind": "generator", "config": config, "weights": weights})

@@ -9,6 +9,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import pytest
 import torch
+from PIL import Image
 from torchvision.models import ResNet18_Weights
 
 pytest.register_assert_rewrite("tests.helpers")
@@ -45,6 +46,12 @@ def time_limit(pytestconfig):
     faulthandler.dump_traceback_later(360, exit=True, file=pytestconfig.terminal)
 
 
+@pytest.fixture(autouse=True)
+def limit_of_pixels(monkeypatch):
+    """Whatever a test changes of Pillow's limit, as infer.py does, the next one finds it whole."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+
+
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     """An empty folder, which is the current one."""
@@ -70,7 +77,7 @@ def generator(tmp_path_factory):
     G = Generator(pretrained=False)
     torch.nn.init.normal_(G.head.weight, std=2)
     path = tmp_path_factory.mktemp("generator") / "generator.pt"
-    config = {"data": "demo", "size": 64, "epochs": 3, "restore": False}
+    config = {"data": "demo", "size": 64, "restore": False}
     torch.save({"kind": "generator", "config": config, "weights": G.state_dict()}, path)
     return path
 

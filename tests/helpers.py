@@ -96,7 +96,8 @@ def fit_as_rank_1(patch, run, images, phase):
     """One epoch of a phase in the second of two processes, which evaluates and saves nothing."""
     epochs = {"pretrain_epochs": int(phase == "pretrain"), "gan_epochs": int(phase == "gan")}
     options = {"batch_size": 2, "restore": run.G.repairs} | epochs
-    args = SimpleNamespace(**train.DEFAULTS | options)
+    defaults = {name: default for name, (default, _) in train.OPTIONS.items()}
+    args = SimpleNamespace(**defaults | options)
     patch.setattr(train, "processes", lambda: (1, 2))
     train_indices = torch.arange(len(images))
     val_indices = torch.arange(len(images), device=images.device)
@@ -104,6 +105,12 @@ def fit_as_rank_1(patch, run, images, phase):
 
 
 # Watching and replacing functions
+
+
+def no_training(patch):
+    """Runs of train.py end before their first epoch."""
+    stub(patch, train, "fit")
+    stub(patch, Run, "verdict", result="done")
 
 
 def watch(patch, owner, name, before=None, instead=None):

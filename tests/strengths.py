@@ -53,7 +53,7 @@ def main(argv=None):
     _, val_indices = data.split(len(images), config["val"], config["seed"])
     batches = [data.gather(images, device, indices) for indices in val_indices.split(50)]
     tables = [figures(G, batches, not args.plain) for G in nets]
-    print(f"{len(val_indices)} photos; ab error in % of gray's, colorfulness in % of the truth's, dB")
+    print(f"{len(val_indices)} photos; ab error in % of gray's, colorfulness in % of truth's, dB")
     for strength, table in tables[0].items():
         error, decibel, colors, gray, true_colors = table.mean(dim=1).tolist()
         line = f"{strength:4} {100 * error / gray:6.1f} {100 * colors / true_colors:6.1f}"

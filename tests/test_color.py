@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from pix2pix.color import decode, encode, lab_to_rgb, rgb_to_lab
+from pix2pix.color import decode, encode, encode_L, lab_to_rgb, rgb_to_lab
 
 PUBLISHED = {               # sRGB -> CIE Lab, D65, 2 degrees
     (1, 0, 0): (53.2406, 80.0923, 67.2028),
@@ -35,6 +35,15 @@ def test_every_gray_has_no_color():
     grays = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
     _, ab = encode(grays)
     assert ab.abs().max() * 128 < 0.01
+
+
+def test_L_alone_equals_the_L_of_the_whole_encoding_bit_for_bit():
+    grays = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
+    generator = torch.Generator().manual_seed(0)
+    colors = torch.randint(0, 256, (2, 3, 301, 203), generator=generator, dtype=torch.uint8)
+    for photos in (grays, colors, colors[..., :1]):
+        L, _ = encode(photos)
+        assert encode_L(photos).shape == L.shape and torch.equal(encode_L(photos), L)
 
 
 def test_each_of_the_16_7_million_colors_round_trips_exactly():

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from pix2pix import demo
 from pix2pix.color import encode
-from pix2pix.damage import Random, damage
+from pix2pix.damage import damage
 from pix2pix.data import seeded
 from pix2pix.photo import shrink
 from tests.helpers import Waits
@@ -88,20 +88,16 @@ def test_fading_lowers_contrast_and_raises_blacks(L, aged):
 
 
 def test_grain_is_what_a_flat_picture_gets_from_pixel_to_pixel():
+    """Half of the worn pictures have one, 4 in 10 of all."""
     flat, hole_mask = damage(torch.full((256, 1, 64, 64), 0.5), seeded(14))
-    grain = torch.where(hole_mask, torch.nan, flat).diff(dim=3).nanquantile(0.84) / 2**0.5
-    assert 0.003 < grain < 0.02
+    steps = torch.where(hole_mask, torch.nan, flat).diff(dim=3).flatten(1)
+    grain = steps.nanquantile(0.84, dim=1) / 2**0.5         # the standard deviation of each picture
+    has_grain = grain > 0.004
+    assert 0.3 < has_grain.float().mean() < 0.5
+    assert 0.015 < grain[has_grain].mean() < 0.025 and grain.max() < 0.04
 
 
-def test_distances_to_strokes_are_in_pixels():
-    """One step away from a straight stroke is one pixel more."""
-    distance = Random(torch.rand(8, 1, 64, 64), seeded(14)).distance_to_strokes(1, 0)
-    down = distance[:, :, 1:, 1:] - distance[:, :, :-1, 1:]
-    right = distance[:, :, 1:, 1:] - distance[:, :, 1:, :-1]
-    assert torch.hypot(down, right).median() == pytest.approx(1, abs=0.05)
-
-
-def test_spots_and_strokes_come_everywhere():
+def test_dust_and_cracks_come_everywhere():
     _, hole_mask = damage(torch.zeros(512, 1, 64, 64), seeded(14))
     often = hole_mask.float().mean(dim=0)[0].unfold(0, 16, 16).unfold(1, 16, 16).mean(dim=(2, 3))
     assert 0.005 < often.min() and often.max() < 0.05
@@ -115,13 +111,11 @@ def test_what_is_lost_in_the_middle_is_thin_at_any_size(size):
     assert middle.mean() > 0.001 and core.sum() < 0.05 * middle.sum()
 
 
-def test_a_crack_may_reach_from_one_side_to_the_other():
-    """Among a hundred pictures, one crack or scratch crosses 9 in 10 rows or columns."""
-    _, hole_mask = damage(torch.zeros(128, 1, 64, 64), seeded(14))
-    inner = hole_mask[..., 8:-8, 8:-8].float()
-    columns = inner.amax(dim=2).mean(dim=2)
-    rows = inner.amax(dim=3).mean(dim=2)
-    assert torch.maximum(rows, columns).max() > 0.9
+def test_cracks_are_several_pixels_wide_and_ragged():
+    """Real creases are 1 to 5 pixels wide at this size."""
+    _, hole_mask = damage(torch.zeros(64, 1, 256, 256), seeded(14))
+    eroded = 1 - F.max_pool2d(1 - hole_mask.float(), 3, stride=1, padding=1)
+    assert 0.05 < eroded.sum() / hole_mask.sum() < 0.6
 
 
 def test_damage_never_waits_for_the_device():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from pix2pix import color, data, demo, photo
+from pix2pix import data, demo, photo
 from pix2pix.data import gather, load_photos, seeded, shuffle, split
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
@@ -39,7 +39,7 @@ def test_gray_unreadable_and_duplicate_photos_are_left_out_with_a_reason(work):
     assert len(images) == 3 and sorted(reasons) == ["b_copy.png", "c_gray.png", "d_text.jpg"]
     assert "a0.png" in reasons["b_copy.png"]
     assert "gray" in reasons["c_gray.png"]
-    assert "that can be read" in reasons["d_text.jpg"]
+    assert "that cannot be read" in reasons["d_text.jpg"]
 
 
 def test_a_duplicate_is_found_however_far_away_it_is(work):
@@ -52,7 +52,7 @@ def test_a_duplicate_is_found_however_far_away_it_is(work):
 
 def test_results_among_the_photos_do_not_join_them(work):
     """Otherwise a run on --data . could not be resumed: its photos would have changed."""
-    for name in ("0.png", "sub/1.png", "runs/this/samples/001.png", "runs/other/curves.png"):
+    for name in ("0.png", "sub/1.png", "runs/this/samples/001.png", "runs/other/grid.png"):
         save_noise(name, 16, 16, seed=len(name))
     for source in (".", str(work), "sub/.."):
         assert len(load_photos(source, 32)[0]) == 2
@@ -114,11 +114,19 @@ def test_a_photo_overwritten_by_one_of_as_many_bytes_or_the_same_date_is_read_an
     assert len(set(identities)) == 3
 
 
-@pytest.mark.parametrize("module", [data, demo, color, photo])
-def test_other_code_makes_the_cache_again(work, scenes, monkeypatch, module):
+def test_a_photo_overwritten_within_the_same_second_is_read_anew(work):
+    identities = []
+    for seed in range(2):
+        save_noise("photos/a.bmp", seed=seed)               # of as many bytes
+        date = 10**18 + seed * 10**8                        # nanoseconds: 0.1 s later
+        os.utime("photos/a.bmp", ns=(date, date))
+        identities.append(load_photos("photos", 32)[2])
+    assert len(set(identities)) == 2
+
+
+def test_another_version_makes_the_cache_again(work, scenes, monkeypatch):
     _, _, fingerprint = load_photos(str(scenes), 32, limit=3)
-    (work / "changed.py").write_text(Path(module.__file__).read_text() + "# other code\n")
-    monkeypatch.setattr(module, "__file__", str(work / "changed.py"))
+    monkeypatch.setattr(data, "CACHE_VERSION", data.CACHE_VERSION + 1)
     assert load_photos(str(scenes), 32, limit=3)[2] == fingerprint
     assert len(list(work.glob("data/cache/*.u8"))) == 2
 
@@ -187,6 +195,18 @@ def test_a_limit_counts_usable_photos(work, scenes):
     assert torch.equal(images, all_images[:6]) and [name for name, _ in skipped] == ["00.jpg"]
 
 
+def test_a_limit_of_0_is_none(work, scenes):
+    assert len(load_photos(str(scenes), 32, limit=0)[0]) == 24
+
+
+def test_photos_in_formats_that_cannot_be_read_are_a_warning(work, capsys):
+    save_noise("photos/a.png")
+    (work / "photos/b.heic").write_bytes(b"ftypheic")
+    assert len(load_photos("photos", 32)[0]) == 1
+    warning = "warning: photos: 1 files in formats that cannot be read, such as b.heic\n"
+    assert capsys.readouterr().err == warning
+
+
 def test_missing_and_empty_folders_are_clear_errors(work):
     (work / "empty").mkdir()
     (work / "broken").mkdir()
@@ -194,7 +214,7 @@ def test_missing_and_empty_folders_are_clear_errors(work):
     for source, words in (
         ("nowhere", "no such folder"),
         ("empty", "none of 0 photos can be used"),
-        ("broken", "none of 1 photos can be used.*formats? that can be read"),
+        ("broken", "none of 1 photos can be used.*a format that cannot be read"),
     ):
         with pytest.raises(UserError, match=words):
             load_photos(source, 32)
@@ -205,13 +225,19 @@ def test_a_split_is_disjoint_complete_and_decided_by_the_seed():
     assert len(val) == 20 and sorted([*train.tolist(), *val.tolist()]) == list(range(100))
     assert torch.equal(split(100, 20, seed=3)[1], val)
     assert not torch.equal(split(100, 20, seed=4)[1], val)
-    assert split(20, 4, seed=0)[1].tolist() == [7, 9, 11, 15]  # the same on every machine
+    assert split(20, 4, seed=0)[1].tolist() == [1, 10, 11, 15]  # the same on every machine
 
 
 @pytest.mark.parametrize("val", [0, 21, 100])
 def test_a_split_that_cannot_be_is_a_clear_error(val):
     with pytest.raises(UserError, match="at most a fifth, 20"):
         split(100, val, seed=0)
+
+
+def test_a_split_needs_at_least_5_photos():
+    assert [len(part) for part in split(5, 1, seed=0)] == [4, 1]
+    with pytest.raises(UserError, match="--val 1 does not fit 4 photos: at least 5 photos are"):
+        split(4, 1, seed=0)
 
 
 @pytest.fixture
@@ -345,3 +371,20 @@ def test_demo_scenes_are_varied_deterministic_and_colorful(work):
         assert np.abs(scene.astype(int) - scenes[index]).mean() > 5
     images, skipped, _ = load_photos("demo", 32)
     assert len(images) == 320 and skipped == [], "none is a copy of another"
+
+
+DIGEST_OF_SCENES = """
+import hashlib
+from pix2pix import demo
+print(hashlib.sha256(b"".join(demo.scene(index).tobytes() for index in range(9))).hexdigest())
+"""
+
+
+def test_demo_scenes_are_the_same_in_every_process(work):
+    """Python salts the hashes of texts in each process by itself."""
+    digests = set()
+    for salt in ("0", "1", "2"):
+        result = run_python("-c", DIGEST_OF_SCENES, cwd=work, PYTHONHASHSEED=salt)
+        assert result.returncode == 0, result.stderr
+        digests.add(result.stdout)
+    assert len(digests) == 1

@@ -6,7 +6,7 @@ import torch
 
 from pix2pix import files
 from pix2pix.terminal import UserError
-from tests.helpers import stub
+from tests.helpers import Clock, at_call, raising, stub, watch
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -48,6 +48,33 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     files.write(path, b"whole")
     inode = path.stat().st_ino
     assert steps == [("on the disk", inode, 5), ("named", inode, 5)]
+
+
+@pytest.fixture
+def in_use(tmp_path, monkeypatch):
+    """A file, the error of whoever replaces it on Windows while another program reads it."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old")
+    clock = Clock()
+    monkeypatch.setattr(files, "time", clock)
+    return path, PermissionError(13, "Access is denied", str(path)), clock
+
+
+def test_a_file_in_use_is_replaced_a_moment_later(in_use, tmp_path, monkeypatch):
+    path, error, clock = in_use
+    tries = watch(monkeypatch, os, "replace", before=at_call(1, raising(error)))
+    files.write(path, b"new")
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+    assert len(tries) == 2 and 0 < sum(clock.slept) < 10
+
+
+def test_a_file_that_stays_in_use_stays_as_it_is_and_is_an_error(in_use, tmp_path, monkeypatch):
+    path, error, clock = in_use
+    monkeypatch.setattr(os, "replace", raising(error))
+    with pytest.raises(PermissionError, match="Access is denied"):
+        files.write(path, b"new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    assert sum(clock.slept) < 10
 
 
 def test_what_was_saved_is_loaded(tmp_path):

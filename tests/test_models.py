@@ -1,10 +1,12 @@
 """What the networks are made of, how they begin, and what they compute."""
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet18
 
@@ -16,6 +18,7 @@ from tests.helpers import raising
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+PRETRAINED = SimpleNamespace(no_pretrained=False, init_from="", restore=False)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +65,8 @@ def test_initialization_touches_the_decoder_and_never_the_encoder(downloaded, im
     for name, weight in G.encoder.state_dict().items():
         assert torch.equal(weight, imagenet_like[name]), name
     for net in (G.decoder, G.head, Discriminator()):
-        convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
-        weights = torch.cat([convolution.weight.flatten() for convolution in convolutions])
+        kernels = [weight for weight in net.parameters() if weight.dim() == 4]
+        weights = torch.cat([kernel.flatten() for kernel in kernels])
         tolerance = 5 / weights.numel() ** 0.5
         assert abs(weights.mean()) < 0.02 * tolerance
         assert abs(weights.std() / 0.02 - 1) < tolerance
@@ -72,24 +75,36 @@ def test_initialization_touches_the_decoder_and_never_the_encoder(downloaded, im
 def test_weights_that_cannot_be_loaded_are_one_clear_error(weights_file):
     weights_file.write_bytes(b"<html>404</html>")
     with pytest.raises(UserError) as caught:
-        initial_generator(repairs=False, pretrained=True)
+        initial_generator(PRETRAINED)
     message = str(caught.value)
     assert "resnet18-f37072fd.pth" in message and str(weights_file.parent) in message
     assert "--no-pretrained" in message and "\n" not in message
 
 
-@pytest.mark.parametrize("net", [Generator(pretrained=False), Discriminator()])
-def test_what_is_saved_of_a_network_is_its_weights_and_batchnorms_statistics(net):
+@pytest.mark.parametrize(
+    "net, statistics",
+    [
+        (Generator(pretrained=False), {"running_mean", "running_var", "num_batches_tracked"}),
+        (Discriminator(), {"_u", "_v"})
+    ]
+)
+def test_what_is_saved_of_a_network_is_its_weights_and_its_norms_statistics(net, statistics):
     """Anything more would be missing in the files that exist already."""
     others = net.state_dict().keys() - dict(net.named_parameters()).keys()
     kinds = {name.rpartition(".")[2] for name in others}
-    assert kinds == {"running_mean", "running_var", "num_batches_tracked"}
+    assert kinds == statistics
 
 
 def test_full_memory_is_not_blamed_on_the_network(monkeypatch):
     monkeypatch.setattr(models, "resnet18", raising(MemoryError()))
     with pytest.raises(MemoryError):
-        initial_generator(repairs=False, pretrained=True)
+        initial_generator(PRETRAINED)
+
+
+def has_spectral_norm(layer):
+    if not parametrize.is_parametrized(layer, "weight"):
+        return False
+    return [type(kind).__name__ for kind in layer.parametrizations.weight] == ["_SpectralNorm"]
 
 
 def describe(layer):
@@ -99,7 +114,9 @@ def describe(layer):
             side = layer.kernel_size[0]
             stride = f", stride {layer.stride[0]}" if layer.stride[0] > 1 else ""
             bias = ", bias" if layer.bias is not None else ""
-            return f"{side}x{side} {layer.in_channels} -> {layer.out_channels}{stride}{bias}"
+            norm = ", spectral norm" if has_spectral_norm(layer) else ""
+            channels = f"{layer.in_channels} -> {layer.out_channels}"
+            return f"{side}x{side} {channels}{stride}{bias}{norm}"
         case nn.BatchNorm2d():
             return f"BatchNorm {layer.num_features}"
         case nn.LeakyReLU():
@@ -110,13 +127,13 @@ def describe(layer):
 
 
 def test_the_discriminator_has_the_papers_layers():
-    """The paper's C64-C128-C256-C512 (section 6.1.2): no BatchNorm in C64, leaky ReLUs of 0.2."""
+    """The paper's C64-C128-C256-C512 (section 6.1.2), with spectral norms for BatchNorm."""
     assert [describe(layer) for layer in Discriminator().layers] == [
-        "4x4 3 -> 64, stride 2, bias", "LeakyReLU 0.2",
-        "4x4 64 -> 128, stride 2", "BatchNorm 128", "LeakyReLU 0.2",
-        "4x4 128 -> 256, stride 2", "BatchNorm 256", "LeakyReLU 0.2",
-        "4x4 256 -> 512", "BatchNorm 512", "LeakyReLU 0.2",
-        "4x4 512 -> 1, stride 2, bias"
+        "4x4 3 -> 64, stride 2, bias, spectral norm", "LeakyReLU 0.2",
+        "4x4 64 -> 128, stride 2, bias, spectral norm", "LeakyReLU 0.2",
+        "4x4 128 -> 256, stride 2, bias, spectral norm", "LeakyReLU 0.2",
+        "4x4 256 -> 512, bias, spectral norm", "LeakyReLU 0.2",
+        "4x4 512 -> 1, stride 2, bias, spectral norm"
     ]
 
 
@@ -194,6 +211,64 @@ def test_the_discriminator_judges_colors_given_their_luminance():
     logits = D(L, target)
     assert (D(1 - L, target) - logits).abs().max() > 1e-4
     assert (D(L, -target) - logits).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_the_discriminator_sees_L_and_ab_at_about_unit_variance():
+    seen = []
+    L = torch.rand(1, 1, 64, 64)
+    own_L, ab = torch.rand(1, 1, 64, 64), torch.rand(1, 2, 64, 64) - 0.5
+    for target, channels in ((ab, 3), (torch.cat((own_L, ab), dim=1), 4)):
+        D = Discriminator(target_channels=channels - 1)
+        D.layers.register_forward_pre_hook(lambda layers, inputs: seen.append(inputs[0]))
+        D(L, target)
+    assert torch.allclose(seen[0], torch.cat(((L - 0.45) / 0.27, 8 * ab), dim=1))
+    assert torch.allclose(seen[1], torch.cat(((L - 0.45) / 0.27, own_L, 8 * ab), dim=1))
+
+
+@torch.no_grad()
+def test_the_logits_of_a_picture_do_not_depend_on_its_company():
+    """With BatchNorm they did, and D judged batches instead of pictures."""
+    torch.manual_seed(0)
+    D = Discriminator()
+    L = torch.rand(4, 1, 64, 64)
+    real = torch.rand(4, 2, 64, 64) - 0.5
+
+    def judge(count, vividness):
+        """The logits of the first picture, in training, of a D that was never called before."""
+        target = torch.cat((vividness * real[:1], real[1:count]))
+        return copy.deepcopy(D).train()(L[:count], target)[0]
+
+    alone = [judge(1, vividness) for vividness in (1, 2)]
+    in_company = [judge(4, vividness) for vividness in (1, 2)]
+    assert (alone[1] - alone[0]).abs().max() > 1e-3, "D sees how vivid it is"
+    for one, other in zip(alone, in_company):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1, 30])
+def test_every_convolution_of_the_discriminator_has_a_spectral_norm_of_1(scale):
+    """Whatever the weights grew to; each call in training follows them a little."""
+    torch.manual_seed(0)
+    D = Discriminator()
+    with torch.no_grad():
+        for kernel in D.parameters():
+            kernel.mul_(scale).add_(scale * 0.02 * torch.randn_like(kernel))
+        for _ in range(30):
+            D(torch.rand(1, 1, 64, 64), torch.rand(1, 2, 64, 64))
+        norms = [torch.linalg.matrix_norm(conv.weight.flatten(1), 2).item()
+                 for conv in D.layers if isinstance(conv, nn.Conv2d)]
+    assert norms == pytest.approx([1] * 5, abs=0.03)
+
+
+def test_judging_in_training_moves_the_norms_and_judging_in_evaluation_moves_nothing():
+    D = Discriminator()
+    pair = (torch.rand(1, 1, 64, 64), torch.rand(1, 2, 64, 64))
+    for training in (False, True):
+        before = copy.deepcopy(D.state_dict())
+        D.train(training)(*pair)
+        moved = {name for name, tensor in D.state_dict().items() if not tensor.equal(before[name])}
+        assert {name.rpartition(".")[2] for name in moved} == ({"_u", "_v"} if training else set())
 
 
 @pytest.mark.parametrize(

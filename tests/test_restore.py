@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
 import infer
@@ -152,11 +152,11 @@ def test_samples_show_the_damaged_photo_first_and_the_truth_last(work, scenes, w
     grid = pil_to_tensor(Image.open(whole / "samples/001_pretrain.png").convert("RGB"))
     for index in range(4):
         row, column = divmod(index, 2)
-        rows = grid[:, 4 + 36 * row : 36 + 36 * row]
-        left = 4 + 108 * column
+        rows = grid[:, 2 + 34 * row : 34 + 34 * row]
+        left = 2 + 102 * column
         shown, _ = encode(rows[None, :, :, left : left + 32])
         assert (shown - damaged[index]).abs().max() < 0.01
-        assert torch.equal(rows[:, :, left + 72 : left + 104], images[val[index]])
+        assert torch.equal(rows[:, :, left + 68 : left + 100], images[val[index]])
 
 
 @pytest.mark.parametrize("size", [(90, 130), (700, 500), (64, 64)])
@@ -178,6 +178,18 @@ def test_at_full_resolution_only_the_correction_is_enlarged(size):
     lighter = restored(0, 200)
     assert (lighter - expected).abs().max() * 255 < 1.5
     assert (lighter - L).abs().max() * 255 > 20
+
+
+def test_a_generator_that_repairs_leaves_a_plain_border_as_it_is():
+    G = restorer(200, 1.5)
+    photo = Image.fromarray(noise(120, 90))
+    frame = ImageOps.expand(photo, 20, "white")
+    colored = infer.colorize(G, frame, 64)
+    box = (20, 20, 140, 110)
+    assert colored.crop(box) == infer.colorize(G, photo, 64)
+    for picture in (frame, colored):
+        picture.paste("black", box)
+    assert colored == frame
 
 
 def test_it_learns_to_repair_and_to_color(work):
