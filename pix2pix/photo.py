@@ -241,13 +241,13 @@ def _turn_upright(image, name):
     try:
         ImageOps.exif_transpose(image, in_place=True)
         exif = image.getexif()
-        kept = Image.Exif()
-        for tag in exif:
-            if ExifTags.TAGS.get(tag) in DESCRIPTIVE:
-                kept[tag] = exif.get_ifd(tag) or exif[tag]
+        for tag in list(exif):
+            if ExifTags.TAGS.get(tag) not in DESCRIPTIVE:
+                del exif[tag]
+        camera = exif.get_ifd(TAG.ExifOffset) if TAG.ExifOffset in exif else {}
         for stale in STALE:
-            kept.get(TAG.ExifOffset, {}).pop(TAG[stale], None)
-        return kept.tobytes() if len(kept) else b""
+            camera.pop(TAG[stale], None)
+        return exif.tobytes() if len(exif) else b""
     except Exception:
         warn(name, "its EXIF is damaged, and left out")
         return b""

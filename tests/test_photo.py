@@ -712,6 +712,17 @@ def test_exif_and_xmp_are_kept_with_their_orientation_reset(tmp_path, capsys, so
     assert capsys.readouterr().err == ""
 
 
+def test_exif_whose_camera_tags_are_empty_is_kept(tmp_path, capsys):
+    exif = Image.Exif()
+    exif[ExifTags.Base.DateTime] = "1931:05:04 03:02:01"
+    exif[ExifTags.Base.ExifOffset] = {}
+    Image.fromarray(RGB).save(tmp_path / "in.jpg", exif=exif)
+    photo = read_photo(tmp_path / "in.jpg")
+    write_photo(photo, tmp_path / "out.jpg", like=photo)
+    kept = Image.open(tmp_path / "out.jpg").getexif()
+    assert kept[ExifTags.Base.DateTime] == "1931:05:04 03:02:01" and not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("extension", HOLDERS)
 def test_damaged_xmp_does_not_cost_the_photo(tmp_path, capsys, extension):
     path = tmp_path / f"in{extension}"
