@@ -218,8 +218,8 @@ def prepare(args, saved):
     if saved and saved["fingerprint"] != fingerprint:
         raise UserError(f"{args.data} has changed since: undo that (is --out among the photos?), "
                         "or start again with another --out")
-    # Before any batch, from the seed and the number of photos alone. There are no duplicates, so
-    # no photo is both trained on and validated on, not even in a resumed run.
+    # Before any batch, from the seed, --val and the number of photos alone. Exact duplicates are
+    # gone, so no photo is both trained on and validated on, not even in a resumed run.
     train_indices, val_indices = data.split(len(images), args.val, args.seed)
     if processes()[0] == 0:
         lines = "\n".join(f"{name}\t{reason}" for name, reason in skipped)

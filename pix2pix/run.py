@@ -143,7 +143,8 @@ def find_checkpoint(typed):
                     f"{flag(name)} {typed[name]} contradicts the run to resume: {value}"
                 )
             if processes()[0] == 0:
-                print(f"{flag(name)} changes from {value} to {typed[name]}")
+                print(f"{flag(name)} changes from {value} to {typed[name]}"
+                      f"{', so the result will differ' if name == 'batch_size' else ''}")
     return saved
 
 

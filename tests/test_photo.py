@@ -712,6 +712,12 @@ def test_exif_and_xmp_are_kept_with_their_orientation_reset(tmp_path, capsys, so
     assert capsys.readouterr().err == ""
 
 
+def test_a_photo_without_xmp_gets_none(tmp_path):
+    for name in ("out.png", "out.tif", "out.jpg", "out.webp"):
+        write_photo(Image.fromarray(RGB), tmp_path / name)
+        assert "xmp" not in Image.open(tmp_path / name).info, name
+
+
 def test_exif_whose_camera_tags_are_empty_is_kept(tmp_path, capsys):
     exif = Image.Exif()
     exif[ExifTags.Base.DateTime] = "1931:05:04 03:02:01"

@@ -183,7 +183,7 @@ def test_the_batch_size_may_change_and_the_run_says_so(photos, copied, saved, ca
     longer = ["--resume", "--gan-epochs", 3]
     assert train_here(photos, *longer, "--batch-size", 5) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "--batch-size changes from 4 to 5" in lines
+    assert "--batch-size changes from 4 to 5, so the result will differ" in lines
     assert "--gan-epochs changes from 2 to 3" in lines
     assert saved["checkpoint.pt"]["config"]["batch_size"] == 5
     assert [row["phase"] for row in read_log("out")[-3:]] == ["gan"] * 3
