@@ -11,68 +11,63 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from pix2pix import files
-from pix2pix.color import decode, encode_L
+from pix2pix.color import decode, decode_gray, encode_L
 from pix2pix.device import keep_freed_memory, pick_device
-from pix2pix.models import Generator
+from pix2pix.files import load_generator
 from pix2pix.photo import (
     WRITABLE, PhotoError, content_box, find_photos, read_photo, shrink, write_photo
 )
 from pix2pix.terminal import ArgumentParser, UserError, progress, run_program
 
 BUNDLED_GENERATOR = Path(__file__).parent / "pix2pix/generator.pt"
+REPAIR_SIDE = 640           # pixels: longer side at which holes are as wide as in training
 STRIP = 2**18               # pixels converted at once: 50 million would fill the memory
-MAX_PIXELS = 300_000_000    # A3 at 1200 dpi has 278 million, which take 5.3 GB
+MAX_PIXELS = 300_000_000    # A3 at 1200 dpi has 278 million, which take 8 GB
 
 
-def load_generator(path, device):
-    """The generator that train.py saved at `path`, ready for inference.
-
-    Its .config is the dict of options it was trained with. Raises OSError if there is no such file,
-    and UserError if it holds something else.
-    """
-    saved = files.load_saved(path, "generator")
-    try:
-        G = Generator(pretrained=False, repairs=saved["config"]["restore"])
-        G.load_state_dict(saved["weights"])         # float16 becomes float32
-    except (KeyError, RuntimeError):
-        raise UserError(f"{path} is from another version of this program")
-    G.config = saved["config"]
-    return G.to(device).eval()
+def predict_mirrored(network, L):
+    """The mean of the outputs for L (B, 1, H, W) and for its mirror image: closer to the truth."""
+    return (network(L) + network(L.flip(-1)).flip(-1)) / 2
 
 
-def predict_mirrored(G, L):
-    """The mean of G's outputs for L (B, 1, H, W) and for its mirror image: closer to the truth."""
-    return (G(L) + G(L.flip(-1)).flip(-1)) / 2
+def shrunk_L(photo, size, network):
+    """L (1, 1, H, W) of a photo squashed to `size`, on the device of the network."""
+    return encode_L(shrink(photo, size)[None].to(next(network.parameters()).device))
+
+
+@torch.inference_mode()
+def repair(G, photo):
+    """Fill the holes of an "RGB" photo, in place. Pixels with an alpha below 1/255 stay exactly."""
+    box = content_box(photo)
+    content = photo.crop(box)
+    scale = min(1, REPAIR_SIDE / max(content.size))
+    size = [max(32, round(scale * side / 32) * 32) for side in content.size]
+    L = shrunk_L(content, size, G)                                      # (1, 1, h, w)
+    alpha, fill = G.holes(L).split(1, dim=1)
+    mask = to_pil_image(alpha[0]).resize(content.size)
+    filling = to_pil_image(decode_gray(fill)[0]).resize(content.size)
+    photo.paste(filling, box, mask)
 
 
 @torch.inference_mode()
 def colorize(G, photo, size, strength=1.0):
     """Color an "RGB" photo of any size. G sees it as a square of `size` pixels.
 
-    ab is multiplied by `strength`: 0 is gray. The photo keeps its own L, except for what a G that
-    repairs changes.
+    ab is multiplied by `strength`: 0 is gray. The photo keeps its own L.
     """
-    device = next(G.parameters()).device
     width, height = photo.size
     left, top, right, bottom = content_box(photo)
     content = photo.crop((left, top, right, bottom))
-    small_L = encode_L(shrink(content, size)[None].to(device))          # (1, 1, size, size)
-    output = predict_mirrored(G, small_L)                               # (1, 2 or 3, size, size)
-    if G.repairs:
-        output[:, :1] -= small_L        # only the change, so that undamaged detail stays
-    output[:, -2:] *= strength
-    output = F.interpolate(output, content.size[::-1], mode="bilinear")
-    margins = (left, width - right, top, height - bottom)
-    output = F.pad(output, margins)                                     # (1, 2 or 3, height, width)
+    small_L = shrunk_L(content, (size, size), G)                        # (1, 1, size, size)
+    ab = strength * predict_mirrored(G.color, small_L)                  # (1, 2, size, size)
+    ab = F.interpolate(ab, content.size[::-1], mode="bilinear")
+    ab = F.pad(ab, (left, width - right, top, height - bottom))         # (1, 2, height, width)
     colored = Image.new("RGB", photo.size)
     rows = max(1, STRIP // width)
     for y in range(0, height, rows):
         strip = photo.crop((0, y, width, min(y + rows, height)))
-        L = encode_L(pil_to_tensor(strip)[None].to(device))             # (1, 1, rows, width)
-        if G.repairs:
-            L = L + output[:, :1, y:y + rows]
-        rgb = decode(L, output[:, -2:, y:y + rows])                     # (1, 3, rows, width)
+        L = encode_L(pil_to_tensor(strip)[None].to(small_L.device))     # (1, 1, rows, width)
+        rgb = decode(L, ab[:, :, y:y + rows])                           # (1, 3, rows, width)
         colored.paste(to_pil_image(rgb[0]), (0, y))
     return colored
 
@@ -86,9 +81,9 @@ def parse_options(argv):
     add("output", type=Path, help=f"a file ({writable}); for a folder, a folder")
     add("--checkpoint", type=Path, default=BUNDLED_GENERATOR,
         help="a generator.pt of train.py (the bundled generator)")
-    add("--size", type=int,
-        help="side in pixels of the square that G sees, a multiple of 32 (as trained)")
     add("--strength", type=float, default=1.0, help="0 is gray, 1.3 bolder (1.0)")
+    add("--repair", action="store_true",
+        help="fill white cracks, flakes and worn edges, too: for damaged prints only")
     add("--device", default="auto", help="cpu, cuda:1, mps ..., or auto: cuda if any, else cpu")
     add("--overwrite", action="store_true", help="replace existing outputs, but never an input")
     args = parser.parse_args(argv)
@@ -99,8 +94,6 @@ def parse_options(argv):
                      f"that can be written: {writable}")
     if not args.strength >= 0:                          # also refuses NaN
         parser.error(f"--strength {args.strength} is not 0 or more")
-    if args.size is not None and (args.size < 32 or args.size % 32):
-        parser.error(f"--size {args.size} is not a multiple of 32")
     return args
 
 
@@ -137,7 +130,8 @@ def infer(argv):
     args = parse_options(argv)
     device = pick_device(args.device)
     G = load_generator(args.checkpoint, device)
-    size = args.size or G.config["size"]
+    if args.repair and not G.repairs:
+        raise UserError(f"{args.checkpoint} cannot repair: train.py --restore teaches it to")
     is_folder = args.input.is_dir()
     if is_folder:
         sources, targets, problems = plan_folder(args.input, args.output)
@@ -159,7 +153,9 @@ def infer(argv):
                     return "skipped"
                 raise PhotoError(f"{target} already exists: --overwrite replaces it")
             photo = read_photo(source)
-            write_photo(colorize(G, photo, size, args.strength), target, like=photo)
+            if args.repair:
+                repair(G, photo)
+            write_photo(colorize(G, photo, G.config["size"], args.strength), target, like=photo)
             return "colored"
         except (PhotoError, OSError) as error:
             return error

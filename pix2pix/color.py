@@ -74,6 +74,11 @@ def decode(L, ab):
     return (lab_to_rgb(lab) * 255).round().to(torch.uint8)
 
 
+def decode_gray(L):
+    """L (B, 1, H, W) in [0, 1] -> uint8 sRGB (B, 3, H, W) without color."""
+    return decode(L, 0 * L.repeat(1, 2, 1, 1))
+
+
 def colorfulness(rgb_u8):
     """Hasler and Suesstrunk 2003 on 0..255: uint8 (B, 3, H, W) -> (B,). Gray is 0.
 

@@ -4,41 +4,46 @@ import torch.nn.functional as F
 
 
 def damage(L, generator):
-    """L (B, 1, H, W) in [0, 1] -> L as an old print would show it, and the mask of its holes.
+    """L (B, 1, H, W) in [0, 1] -> L of an old print, and of the same print with holes.
 
-    The mask is bool (B, 1, H, W): True where dust and cracks hide more than half of the photo;
-    fading and grain only veil it. `generator`, a torch.Generator on the device of L, decides
-    everything; on the CPU the damage is reproducible bit for bit.
+    Both may be faded, harsh or grainy, which a repair leaves alone. The holes are white cracks,
+    flakes and worn edges, as large as in a print scanned at about 600 pixels. `generator`, a
+    torch.Generator on the device of L, decides everything; on the CPU the damage is reproducible
+    bit for bit.
     """
     options = {"generator": generator, "device": L.device}
+    count, _, height, width = L.shape
 
     def uniform(low=0, high=1):                     # (B, 1, 1, 1) in [low, high)
-        return low + (high - low) * torch.rand(len(L), 1, 1, 1, **options)
+        return low + (high - low) * torch.rand(count, 1, 1, 1, **options)
 
-    # A fifth of the pictures stay undamaged, so that G learns to leave good photos alone.
-    is_damaged = uniform() > 0.2                    # (B, 1, 1, 1)
-
-    def strength(chance, low, high):                # (B, 1, 1, 1); 0 leaves a picture unchanged
-        return uniform(low, high) * is_damaged * (uniform() < chance)
-
-    def field(*octaves):                            # smooth, random, around 0: (B, 1, H, W)
-        """Each octave is a number of bumps per side."""
+    def field(*cells):                              # smooth, random, around 0: (B, 1, H, W)
+        """Each octave is noise in cells of so many pixels. Finer octaves are weaker."""
         total = 0
-        for bumps in octaves:
-            noise = torch.randn(len(L), 1, bumps, bumps, **options) * (octaves[0] / bumps)
-            total += F.interpolate(noise, L.shape[2:], mode="bilinear")
+        for cell in cells:
+            noise = torch.randn(count, 1, height // cell + 2, width // cell + 2, **options)
+            noise *= (cell / cells[0]) ** uniform(0.6, 1.8)
+            total += F.interpolate(noise, L.shape[2:], mode="bicubic")
         return total
 
-    # Fading towards a flat gray, stronger in some places: whites darken, blacks rise.
-    aged = L.lerp(uniform(0.3, 0.9), strength(0.5, 0.1, 0.5) * (1 + 0.4 * field(3)).clamp(0, 1.5))
-    # How much each kind of damage covers a pixel, (B, 1, H, W): 0 and less outside, 1 and more
-    # inside, between at its edge. Cracks follow the zeros of a rough field, in places.
-    dust = strength(0.5, 2, 6) * (field(40, 60) - uniform(1.8, 3))
-    distance = field(2, 8, 32).abs() * (L.shape[-1] / 12)               # from a zero, in pixels
-    cracks = (strength(0.6, 0.5, 2) - distance).minimum(4 * field(4) - 1)
-    covers = (dust, cracks)
-    for cover in covers:
-        paper = 1 - uniform() ** 4                  # mostly white, sometimes dark
-        aged = aged.lerp(paper, cover.clamp(0, 1))
-    grain = strength(0.5, 0.005, 0.035) * torch.randn(L.shape, **options)
-    return (aged + grain).clamp(0, 1), torch.stack(covers).amax(dim=0) > 0.5
+    # Towards a flat gray, or away from it: prints fade, and copies and scans gain contrast.
+    fading = uniform(-0.8, 0.4)
+    grain = uniform(-0.03, 0.03).clamp(min=0) * torch.randn(L.shape, **options)
+    aged = (L.lerp(uniform(0.3, 0.9), fading) + grain).clamp(0, 1)
+
+    # How many pixels deep in each kind of damage a pixel lies: (B, 1, H, W). Cracks follow the
+    # zeros of a rough field.
+    cracks = 8 * uniform(0.2, 1) ** 2 - 30 * field(100, 30, 10, 4).abs()
+    flakes = 8 * (field(16, 7, 3) - uniform(0.4, 1.6))
+    y = torch.arange(height, device=L.device)[:, None]
+    x = torch.arange(width, device=L.device)
+    from_edge = torch.minimum(y.minimum(height - 1 - y), x.minimum(width - 1 - x))
+    edges = uniform(-6, 14) + uniform(1, 8) * field(24, 8, 4) - from_edge
+
+    damaged = aged
+    for depth in (cracks, flakes, edges):
+        places = 8 * (field(80) - uniform(-1.2, 1.3))           # it occurs in some regions
+        opacity = uniform(0.5, 2).clamp(max=1) * (uniform() < 0.4)      # 0 spares a picture
+        paper = uniform(0.82, 1)
+        damaged = damaged.lerp(paper, opacity * depth.minimum(places).clamp(0, 1))
+    return aged, damaged

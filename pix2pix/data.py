@@ -26,7 +26,7 @@ MEASURED_AT = 256           # pixels; at every --size, the same photos are left 
 
 
 def load_photos(source, size, limit=None):
-    """All usable photos of a folder, or of the set "groups", "coco" or "demo", as squares.
+    """All usable photos of a folder, or of the set "groups" or "demo", as squares.
 
     Returns
         images: uint8 (N, 3, size, size), mapped from a cache file that is made on first use
@@ -38,8 +38,8 @@ def load_photos(source, size, limit=None):
     many, and reads no more than needed. Raises UserError if there is no such set, or no usable
     photo in it.
     """
-    names, read, max_photos = _list(source)
-    limit = min(limit or max_photos, max_photos, len(names))
+    names, read = _list(source)
+    limit = min(limit or len(names), len(names))
     # Everything that decides the pixels: the photos, and the code that reads them.
     inputs = json.dumps([names, size, limit, CACHE_VERSION, PIL.__version__])
     key = hashlib.sha256(inputs.encode()).hexdigest()[:24]
@@ -100,17 +100,16 @@ def gather(images, device, indices, mirrored=None):
 
 
 def examples(photos, restore, seed):
-    """uint8 photos (B, 3, H, W) -> G's input L, the target, and a mask of the holes in L.
+    """uint8 photos (B, 3, H, W) -> the network's input L (B, 1, H, W), and its target.
 
-    Normally L (B, 1, H, W) and the target ab (B, 2, H, W) are the photo's own, and the mask is
-    None. With `restore`, L is damaged, the target is the undamaged Lab (B, 3, H, W), and the mask
-    (B, 1, H, W) is True where damage hides the photo. The seed decides the damage.
+    Normally L and the target ab (B, 2, H, W) are the photo's own. With `restore`, L is damaged, and
+    the target (B, 1, H, W) is the change that repairs it. The seed decides the damage.
     """
     L, ab = color.encode(photos)
     if restore:
-        damaged, hole_mask = damage(L, seeded(seed, photos.device))
-        return damaged, torch.cat((L, ab), dim=1), hole_mask
-    return L, ab, None
+        aged, damaged = damage(L, seeded(seed, photos.device))
+        return damaged, aged - damaged
+    return L, ab
 
 
 def seeded(seed, device="cpu"):
@@ -119,7 +118,7 @@ def seeded(seed, device="cpu"):
 
 
 def _list(source):
-    """Names of photos in order, a function that reads one, and the most photos to use.
+    """Names of photos in order, and a function that reads one.
 
     For a folder, the names are the keys of a dict of sizes and modification times: the cache's key
     depends on them, too, so an edited photo gets a new cache.
@@ -135,11 +134,11 @@ def _list(source):
             if path.exists():                       # not a broken link
                 stat = path.stat()
                 stamps[path.relative_to(folder).as_posix()] = (stat.st_size, stat.st_mtime_ns)
-        return stamps, lambda name: photo.read_photo(folder / name), len(stamps)
-    if source in sets.SETS:
-        return sets.download(sets.SETS[source], Path("data", source))
+        return stamps, lambda name: photo.read_photo(folder / name)
+    if source == "groups":
+        return sets.download_groups(Path("data/groups"))
     if source == "demo":
-        return list(range(demo.COUNT)), demo.scene, demo.COUNT
+        return list(range(demo.COUNT)), demo.scene
     raise UserError(f"--data {source}: no such folder, and no set of that name")
 
 
@@ -183,7 +182,7 @@ def _pixels(name, read, size):
         picture = read(name)
     except PhotoError as error:
         return None, str(error)
-    shrunk = {side: photo.shrink(picture, side) for side in {MEASURED_AT, size}}
+    shrunk = {side: photo.shrink(picture, (side, side)) for side in {MEASURED_AT, size}}
     if color.colorfulness(shrunk[MEASURED_AT][None]) < MIN_COLORFULNESS:
         return None, "gray, or nearly gray"
     return shrunk[size].contiguous().numpy().tobytes(), None

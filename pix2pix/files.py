@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from pix2pix.models import Generator
 from pix2pix.terminal import UserError
 
 
@@ -59,3 +60,20 @@ def load_saved(path, kind):
     if not isinstance(saved, dict) or saved.get("kind") != kind:
         raise refusal
     return saved
+
+
+def load_generator(path, device="cpu"):
+    """The Generator that train.py saved at `path`, ready for inference.
+
+    Its .config is the dict of options it was trained with; "size" is the side of the squares that
+    it colors. Raises OSError if there is no such file, and UserError if it holds something else.
+    """
+    saved = load_saved(path, "generator")
+    try:
+        config = saved["config"]
+        G = Generator(pretrained=False, repairs=bool(config["restore"]))
+        G.load_state_dict(saved["weights"])             # float16 becomes float32
+        G.config = config | {"size": config.get("color_size", config["size"])}
+    except (KeyError, RuntimeError):
+        raise UserError(f"{path} is from another version of this program")
+    return G.to(device).eval()

@@ -1,13 +1,8 @@
-"""How close pictures are to the truth: ab error and PSNR, and all figures of validation photos."""
+"""How close pictures are to the truth: PSNR, and all figures of validation photos."""
 import torch
 
-from pix2pix.color import AB_SCALE, L_SCALE, colorfulness, decode
+from pix2pix.color import AB_SCALE, L_SCALE, colorfulness, decode, decode_gray
 from pix2pix.data import examples, gather
-
-
-def ab_error(ab, truth):
-    """Mean absolute error over a and b in CIE units, (B,); both (B, 2, H, W) in [-1, 1]."""
-    return AB_SCALE * (ab - truth).abs().mean(dim=(1, 2, 3))
 
 
 def psnr(rgb_u8, truth):
@@ -16,34 +11,38 @@ def psnr(rgb_u8, truth):
     return -10 * torch.log10(square.mean(dim=(1, 2, 3)).clamp(min=1e-12))
 
 
-def gray(L):
-    """The baseline for any colorizer: L (B, 1, H, W) -> L and an ab (B, 2, H, W) of zeros."""
-    return L, torch.zeros_like(L).repeat(1, 2, 1, 1)
+def render(L, output):
+    """L (B, 1, H, W) and what a network makes of it -> uint8 sRGB (B, 3, H, W).
+
+    Two channels are ab. A single one is a change of L, and the picture is gray.
+    """
+    if output.shape[1] == 2:
+        return decode(L, output)
+    return decode_gray(L + output)
 
 
 @torch.no_grad()
-def evaluate(predict, images, indices, device, restore):
-    """Score `predict`, L -> (L, ab) like `G.predict` or `gray`, on the photos images[indices].
+def evaluate(network, images, indices, device, restore):
+    """Score a network on the photos images[indices]; `torch.zeros_like` neither colors nor repairs.
 
-    Returns means over the photos: "ab_error" (CIE units), "psnr" (RGB, dB), "colorfulness" and
-    "colorfulness_truth". With `restore`, `predict` sees damaged L, the same damage every time, and
-    "L_error" is the mean absolute error of its L (CIE units).
+    Returns means over the photos: "ab_error" (mean absolute error of ab in CIE units), "psnr" (RGB,
+    dB), "colorfulness" and "colorfulness_truth". With `restore`, the network sees damaged L, the
+    same damage every time, and "L_error" replaces "ab_error".
     """
+    name, scale = ("L_error", L_SCALE) if restore else ("ab_error", AB_SCALE)
     scores = []
     for number, part in enumerate(indices.split(16)):
         photos = gather(images, device, part)
-        seen, target, _ = examples(photos, restore, ("held out", number))
-        L, ab = predict(seen)
-        rgb = decode(L, ab)
-        score = {
-            "ab_error": ab_error(ab, target[:, -2:]),
-            "psnr": psnr(rgb, photos),
+        L, target = examples(photos, restore, ("held out", number))
+        output = network(L)
+        rgb = render(L, output)
+        truth = render(L, target)
+        scores.append({
+            name: scale * (output - target).abs().mean(dim=(1, 2, 3)),
+            "psnr": psnr(rgb, truth),
             "colorfulness": colorfulness(rgb),
-            "colorfulness_truth": colorfulness(photos)
-        }
-        if restore:
-            score["L_error"] = L_SCALE * (L - target[:, :1]).abs().mean(dim=(1, 2, 3))
-        scores.append(score)
+            "colorfulness_truth": colorfulness(truth)
+        })
     return {name: torch.cat([score[name] for score in scores]).mean().item()
             for name in scores[0]}
 

@@ -12,29 +12,28 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Generator(Module):
     """U-Net on torchvision's ResNet18: L (B, 1, H, W) in [0, 1] -> ab (B, 2, H, W) in [-1, 1].
 
-    With `repairs`, the output is (B, 3, H, W): the repaired L in [0, 1], then ab. All tensors are
-    float32; H and W are multiples of 32. `pretrained` starts the encoder from ImageNet, and raises
-    what torchvision raises if those weights cannot be loaded. A 256x256 picture takes 12.8 GFLOP
-    (2 per multiply-add).
+    With `repairs`, a second decoder shares the encoder, and all that colors is frozen. Calling the
+    network then returns the change (B, 1, H, W) that repairs L; `color` still returns ab.
+
+    All tensors are float32; H and W are multiples of 32. `pretrained` starts the encoder from
+    ImageNet, and raises what torchvision raises if those weights cannot be loaded. A 256x256
+    picture takes 12.8 GFLOP (2 per multiply-add).
     """
 
     def __init__(self, pretrained=True, repairs=False):
         super().__init__()
-        self.repairs = repairs
         self.encoder = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if pretrained else None)
         del self.encoder.avgpool, self.encoder.fc           # the classifier
-        # From the deepest level up. Each block takes the output of the one before and a skip.
-        self.decoder = ModuleList([                         # skip:
-            UpBlock(512, 256, 256),                         # layer3
-            UpBlock(256, 128, 128),                         # layer2
-            UpBlock(128, 64, 64),                           # layer1
-            UpBlock(64, 64, 64),                            # relu1
-            UpBlock(64, 3, 32)                              # the input
-        ]).apply(init_weights)
-        # ab; with `repairs`, first the opacity of the repair and the L to fill in.
-        self.head = Conv2d(32, 4 if repairs else 2, 1).apply(init_weights)
+        self.decoder = Decoder(256, 128, 64, 64, 32)
+        self.head = Conv2d(32, 2, 1).apply(init_weights)
+        self.repairs = repairs
+        if repairs:
+            self.requires_grad_(False).eval()               # so BatchNorm's statistics stay
+            self.repair_decoder = Decoder(64, 64, 64, 32, 16)
+            self.repair_head = Conv2d(16, 2, 1).apply(init_weights)
 
-    def forward(self, L):
+    def features(self, L):
+        """What a decoder takes, from the deepest level up."""
         channels = [(L - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD)]
         gray = torch.cat(channels, dim=1)                               # (B,   3, H,    W)
         encoder = self.encoder
@@ -42,27 +41,41 @@ class Generator(Module):
         layer1 = encoder.layer1(encoder.maxpool(relu1))                 # (B,  64, H/4,  W/4)
         layer2 = encoder.layer2(layer1)                                 # (B, 128, H/8,  W/8)
         layer3 = encoder.layer3(layer2)                                 # (B, 256, H/16, W/16)
-        x = encoder.layer4(layer3)                                      # (B, 512, H/32, W/32)
-        for block, skip in zip(self.decoder, (layer3, layer2, layer1, relu1, gray)):
-            x = block(x, skip)                                          # at last (B, 32, H, W)
-        out = self.head(x).float()                  # autocast may have made it bfloat16
+        layer4 = encoder.layer4(layer3)                                 # (B, 512, H/32, W/32)
+        return layer4, layer3, layer2, layer1, relu1, gray
+
+    def color(self, L):
+        """L (B, 1, H, W) in [0, 1] -> ab (B, 2, H, W) in [-1, 1]."""
+        x = self.decoder(*self.features(L))                             # (B,  32, H,    W)
+        # Autocast may have made it bfloat16.
+        return torch.tanh(self.head(x).float())                         # (B,   2, H,    W)
+
+    def holes(self, L):
+        """Alpha, how much of each pixel to replace, and the L to fill in: (B, 2, H, W), 0 to 1."""
+        x = self.repair_decoder(*self.features(L))                      # (B,  16, H,    W)
+        return torch.sigmoid(self.repair_head(x).float())               # (B,   2, H,    W)
+
+    def forward(self, L):
         if not self.repairs:
-            return torch.tanh(out)                                      # (B,   2, H,    W)
+            return self.color(L)
+        alpha, fill = self.holes(L).split(1, dim=1)                     # (B,   1, H,    W)
+        return alpha * (fill - L)
 
-        repair, ab = out.split((2, 2), dim=1)
-        alpha, fill = torch.sigmoid(repair).split(1, dim=1)             # (B,   1, H,    W)
-        if not self.training:
-            # At inference a faint alpha is doubt, not damage: below 0.2, L stays exactly as it is.
-            # Above it, 1.25 = 1 / (1 - 0.2) stretches alpha back to [0, 1].
-            alpha = 1.25 * (alpha - 0.2).clamp(min=0)
-        L = L + alpha * (fill - L)
-        return torch.cat((L, torch.tanh(ab)), dim=1)                    # (B,   3, H,    W)
 
-    def predict(self, L):
-        """L (B, 1, H, W) -> the output's L (B, 1, H, W), repaired or unchanged, and ab."""
-        if self.repairs:
-            return self(L).split((1, 2), dim=1)
-        return L, self(L)
+class Decoder(ModuleList):
+    """Features of the encoder, from the deepest level up -> (B, the last width, H, W)."""
+
+    def __init__(self, *widths):
+        in_channels = (512, *widths[:-1])
+        skip_channels = (256, 128, 64, 64, 3)
+        blocks = zip(in_channels, skip_channels, widths)
+        super().__init__(UpBlock(*channels) for channels in blocks)
+        self.apply(init_weights)
+
+    def forward(self, x, *skips):
+        for block, skip in zip(self, skips):
+            x = block(x, skip)
+        return x
 
 
 class UpBlock(Module):
@@ -136,8 +149,8 @@ class Discriminator(Module):
             spectral_norm(conv)
 
     def forward(self, L, target):
-        # About unit variance: photos have an L of 0.45 +- 0.27, and an ab of 0 +- 0.12.
-        inputs = ((L - 0.45) / 0.27, target[:, :-2], 8 * target[:, -2:])
+        # About unit variance: L is 0.45 +- 0.27, ab and repairs are 0 +- 0.1.
+        inputs = ((L - 0.45) / 0.27, 8 * target)
         return self.layers(torch.cat(inputs, dim=1)).float()
 
 

@@ -131,8 +131,8 @@ def write_photo(image, path, like=None):
 
 
 def shrink(photo, size):
-    """The whole photo squashed to a square, as in training: uint8 (3, size, size)."""
-    return pil_to_tensor(photo.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3))
+    """The whole photo squashed to (width, height), in training a square: uint8 (3, H, W)."""
+    return pil_to_tensor(photo.resize(size, Image.Resampling.LANCZOS, reducing_gap=3))
 
 
 def content_box(photo):

@@ -10,10 +10,9 @@ from torchvision.models import ResNet18_Weights
 from torchvision.utils import save_image
 
 from pix2pix import files
-from pix2pix.color import decode
 from pix2pix.data import examples
 from pix2pix.device import processes
-from pix2pix.metrics import gray
+from pix2pix.metrics import render
 from pix2pix.models import Generator
 from pix2pix.terminal import UsageError, UserError, flag
 
@@ -42,6 +41,7 @@ class Run:
             self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False
         )
         self.config = config
+        self.error = "L_error" if config["restore"] else "ab_error"     # its main figure
         self.fingerprint = fingerprint
         self.out = out
         self._ema_tensors = _float_tensors(self.ema)
@@ -72,23 +72,23 @@ class Run:
 
     def log(self, row, label):
         """Append a row and print its figures. Raises UserError if one of them is not finite."""
-        if not math.isfinite(row["l1"] + row["ab_error"]):
+        if not math.isfinite(row["l1"] + row[self.error]):
             raise UserError(
                 f"epoch {row['epoch']}: the loss is not finite: start again with a lower --lr and "
                 "another --out"
             )
         self.rows.append(row)
-        print(f"{label}: l1 {row['l1']:.4f}; validation: ab error {row['ab_error']:.2f} "
-              f"(gray {self.rows[0]['ab_error']:.2f}), PSNR {row['psnr']:.2f} dB; "
+        print(f"{label}: l1 {row['l1']:.4f}; validation: {self.error} {row[self.error]:.2f} "
+              f"(baseline {self.rows[0][self.error]:.2f}), PSNR {row['psnr']:.2f} dB; "
               f"{row['seconds']:.0f} s", flush=True)
 
     def verdict(self):
         """What to tell the user at the end."""
-        if self.rows[-1]["ab_error"] > self.rows[0]["ab_error"]:
-            return ("done, but the ab error is above that of gray: train on more photos, for more "
-                    "epochs or with a lower --lr")
-        return (f"done: see {self.out}/samples, and try python infer.py IN.jpg OUT.jpg "
-                f"--checkpoint {self.out}/generator.pt")
+        if self.rows[-1][self.error] > self.rows[0][self.error]:
+            return (f"done, but the {self.error} is above the baseline: train on more photos, for "
+                    "more epochs or with a lower --lr")
+        option = "--repair --checkpoint" if self.config["restore"] else "--checkpoint"
+        return f"done: see {self.out}/samples; try infer.py {option} {self.out}/generator.pt"
 
     def save(self, shown):
         """Write samples, log and generator, then checkpoint.pt, which commits them.
@@ -98,7 +98,7 @@ class Run:
         latest = self.rows[-1]
         picture = self.out / "samples" / f"{latest['epoch']:03}_{latest['phase']}.png"
         with self.autocast:
-            grid = samples(self.ema, shown)
+            grid = samples(self.ema, shown, self.config["restore"])
         with files.whole_file(picture) as file:
             save_image(grid / 255, file, format="png", nrow=6, pad_value=1)
 
@@ -149,40 +149,38 @@ def find_checkpoint(typed):
 
 
 def initial_generator(args):
-    """G before its first step: trained by `args.init_from`, or with ImageNet's encoder, or noise.
+    """G before its first step: from a trained generator, or with ImageNet's encoder, or noise.
 
+    With --restore, sets `args.color_size`, which the run saves: the size at which G colors.
     Raises UserError if those weights cannot be loaded.
     """
-    pretrained = not (args.no_pretrained or args.init_from)
+    if path := args.restore or args.init_from:
+        trained = files.load_generator(path)
+        G = Generator(False, bool(args.restore))
+        G.load_state_dict(trained.state_dict(), strict=False)   # either may lack a repair decoder
+        if args.restore:                    # it colors at the size that it was trained at
+            args.color_size = trained.config["size"]
+        return G
+    if args.no_pretrained:
+        return Generator(pretrained=False)
     try:
-        G = Generator(pretrained, args.restore)
+        return Generator()
+    except MemoryError:
+        raise
     except Exception as error:          # no network, a proxy's page, a truncated file
-        if not pretrained or isinstance(error, MemoryError):
-            raise
         raise UserError(
             f"cannot load the ImageNet weights of ResNet18 ({error}): download "
             f"{ResNet18_Weights.IMAGENET1K_V1.url} into {torch.hub.get_dir()}/checkpoints, "
             "or train with --no-pretrained"
         )
-    if args.init_from:
-        saved = files.load_saved(args.init_from, "generator")
-        weights = G.state_dict()
-        try:
-            for name in weights:
-                weight = saved["weights"][name]
-                # With --restore, the head's last channels are those of a head that only colors.
-                weights[name].view(-1)[-weight.numel():] = weight.flatten()
-        except (KeyError, RuntimeError):
-            raise UserError(f"--init-from {args.init_from} does not fit these options")
-    return G
 
 
 @torch.no_grad()
-def samples(G, photos):
+def samples(G, photos, restore):
     """uint8 photos (B, 3, S, S) -> uint8 (3 B, 3, S, S): for each, G's input, its output, truth."""
-    L, _, _ = examples(photos, G.repairs, "samples")
-    output = decode(*G.predict(L))
-    return torch.stack((decode(*gray(L)), output, photos), dim=1).flatten(0, 1).cpu()
+    L, target = examples(photos, restore, "samples")
+    pictures = [render(L, output) for output in (torch.zeros_like(L), G(L), target)]
+    return torch.stack(pictures, dim=1).flatten(0, 1).cpu()
 
 
 def _adam(net, lr):

@@ -66,7 +66,7 @@ def steps(device, bf16, layout, batch_size):
     """What an epoch is made of: name -> (function, pictures)."""
     torch.manual_seed(0)
     nets = [net.to(device, memory_format=layout) for net in (Generator(False), Discriminator())]
-    run = Run(*nets, {"lr": 2e-4}, "noise", Path("out"), bf16)
+    run = Run(*nets, {"lr": 2e-4, "restore": ""}, "noise", Path("out"), bf16)
     images = torch.randint(0, 256, (3 * batch_size, 3, SIZE, SIZE), dtype=torch.uint8)
     indices = torch.arange(len(images))
     photos = images[:batch_size].to(device)
@@ -78,7 +78,7 @@ def steps(device, bf16, layout, batch_size):
             data.gather(images, device, *batch)
 
     def evaluate_batch():
-        evaluate(run.ema.predict, images, indices[:batch_size], device, False)
+        evaluate(run.ema, images, indices[:batch_size], device, False)
 
     both = (run.G, run.D, run.opt_G, run.opt_D, L, ab, 100)
     found = {
@@ -171,7 +171,7 @@ def inference(device):
         image = read_photo("in.jpg")
         functions = {
             "reading": lambda: read_photo("in.jpg"),
-            "network": torch.inference_mode()(lambda: G(L)),
+            "network": torch.inference_mode()(lambda: G.color(L)),
             "network and color": lambda: infer.colorize(G, image, SIZE),
             "writing": lambda: write_photo(image, Path("out.jpg"), image),
             "pillow": lambda: Image.open("in.jpg").save("out.jpg", **JPEG)

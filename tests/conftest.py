@@ -82,6 +82,17 @@ def generator(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def colorizer(tmp_path_factory):
+    """A generator file of the size of tiny trainings, for --restore to start from."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("colorizer") / "generator.pt"
+    config = {"data": "demo", "size": 32, "restore": False}
+    weights = Generator(pretrained=False).state_dict()
+    torch.save({"kind": "generator", "config": config, "weights": weights}, path)
+    return path
+
+
 @pytest.fixture
 def saved(monkeypatch):
     """The contents of the two large files by name, instead of the files: writing them is slow."""

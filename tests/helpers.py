@@ -83,19 +83,19 @@ def threads(number):
         torch.set_num_threads(before)
 
 
-def new_run(G=None, D=None, repairs=False, **config):
+def new_run(G=None, D=None, restore=False, **config):
     """A run before its first step, of full-size networks unless others are given."""
     torch.manual_seed(0)
-    G = Generator(pretrained=False, repairs=repairs) if G is None else G
-    D = Discriminator(target_channels=3 if repairs else 2) if D is None else D
-    config = {"lr": 2e-4, "l1_weight": 100, "seed": 0} | config
+    G = Generator(pretrained=False, repairs=restore) if G is None else G
+    D = Discriminator(target_channels=1 if restore else 2) if D is None else D
+    config = {"lr": 2e-4, "l1_weight": 100, "seed": 0, "restore": restore} | config
     return Run(G, D, config, "photos", Path("out"), bf16=False)
 
 
 def fit_as_rank_1(patch, run, images, phase):
     """One epoch of a phase in the second of two processes, which evaluates and saves nothing."""
     epochs = {"pretrain_epochs": int(phase == "pretrain"), "gan_epochs": int(phase == "gan")}
-    options = {"batch_size": 2, "restore": run.G.repairs} | epochs
+    options = {"batch_size": 2, "restore": run.config["restore"]} | epochs
     defaults = {name: default for name, (default, _) in train.OPTIONS.items()}
     args = SimpleNamespace(**defaults | options)
     patch.setattr(train, "processes", lambda: (1, 2))

@@ -13,11 +13,16 @@ import torch
 
 import infer
 from pix2pix import data
-from pix2pix.color import colorfulness, decode, encode
+from pix2pix.color import AB_SCALE, colorfulness, decode, encode
 from pix2pix.device import pick_device
-from pix2pix.metrics import ab_error, psnr
+from pix2pix.metrics import psnr
 
 STRENGTHS = (0.5, 0.75, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+
+
+def mean_error(ab, truth):
+    """Mean absolute error of ab (B, 2, H, W) in CIE units, (B,)."""
+    return AB_SCALE * (ab - truth).abs().mean(dim=(1, 2, 3))
 
 
 @torch.inference_mode()
@@ -29,12 +34,12 @@ def figures(G, batches, mirror):
     found = {strength: [] for strength in STRENGTHS}
     for photos in batches:
         L, truth = encode(photos)
-        ab = infer.predict_mirrored(G, L) if mirror else G(L)
+        ab = infer.predict_mirrored(G.color, L) if mirror else G.color(L)
         for strength, rows in found.items():
             rgb = decode(L, strength * ab)
             rows.append(torch.stack((
-                ab_error(strength * ab, truth), psnr(rgb, photos), colorfulness(rgb),
-                ab_error(torch.zeros_like(truth), truth), colorfulness(photos)
+                mean_error(strength * ab, truth), psnr(rgb, photos), colorfulness(rgb),
+                mean_error(torch.zeros_like(truth), truth), colorfulness(photos)
             )))
     return {strength: torch.cat(rows, dim=1) for strength, rows in found.items()}
 

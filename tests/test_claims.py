@@ -32,7 +32,7 @@ def test_four_packages_and_the_standard_library_are_all_that_it_needs(path):
 
 
 def test_infer_needs_nothing_of_training():
-    assert uses(ROOT / "infer.py", "pix2pix.models")
+    assert uses(ROOT / "infer.py", "pix2pix.files")
     assert not uses(ROOT / "infer.py", "train") and not uses(ROOT / "infer.py", "pix2pix.run")
 
 

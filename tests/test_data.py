@@ -23,7 +23,7 @@ def test_a_folder_is_read_recursively_in_sorted_order(work, scenes):
     paths = sorted([*scenes.rglob("*.jpg"), *scenes.rglob("*.png")])
     assert images.shape == (24, 3, 32, 32) and images.dtype == torch.uint8 and skipped == []
     for image, path in zip(images, paths, strict=True):
-        assert torch.equal(image, shrink(read_photo(path), 32))
+        assert torch.equal(image, shrink(read_photo(path), (32, 32)))
 
 
 def test_gray_unreadable_and_duplicate_photos_are_left_out_with_a_reason(work):

@@ -121,7 +121,7 @@ def test_strips_are_what_one_piece_would_be(generator, monkeypatch):
     photo = Image.fromarray(noise(88, 200))         # two whole strips and a part
     L, _ = encode(pil_to_tensor(photo)[None])
     with torch.inference_mode():
-        small_L, _ = encode(shrink(photo, 64)[None])
+        small_L, _ = encode(shrink(photo, (64, 64))[None])
         ab = (G(small_L) + G(small_L.flip(-1)).flip(-1)) / 2
         whole = decode(L, F.interpolate(ab, L.shape[2:], mode="bilinear"))[0]
     assert torch.equal(pil_to_tensor(infer.colorize(G, photo, 64)), whole)
@@ -138,25 +138,20 @@ def test_a_row_of_more_pixels_than_a_strip_is_a_strip_of_its_own(generator, monk
 def test_the_network_sees_the_photo_as_in_training(generator, monkeypatch):
     """It is squashed by the same filter into a square of the size that was asked for."""
     G = infer.load_generator(generator, CPU)
-    seen = stub(monkeypatch, G, "forward", result=torch.zeros(1, 2, 96, 96))
+    seen = stub(monkeypatch, G, "color", result=torch.zeros(1, 2, 96, 96))
     photo = Image.fromarray(noise(300, 200))
     infer.colorize(G, photo, 96)
     first = seen[0]["L"]
-    assert torch.equal(first, encode(shrink(photo, 96)[None])[0])
+    assert torch.equal(first, encode(shrink(photo, (96, 96))[None])[0])
     assert first.shape == (1, 1, 96, 96)
 
 
-def test_the_network_sees_a_square_of_the_given_size(work, generator):
-    """Unless one is given, it is the size of the training: 64 pixels."""
+def test_the_generator_sees_the_size_that_it_was_trained_at(work, generator):
     save_noise("in.png", 90, 70)
-    assert run_infer(generator, "in.png", "trained.png") == 0
-    assert run_infer(generator, "in.png", "64.png", "--size", 64) == 0
-    assert run_infer(generator, "in.png", "32.png", "--size", 32) == 0
-    G, photo = infer.load_generator(generator, CPU), read_photo("in.png")
-    for name, size in (("trained.png", 64), ("64.png", 64), ("32.png", 32)):
-        colored = pil_to_tensor(infer.colorize(G, photo, size))
-        assert torch.equal(pil_to_tensor(read_photo(name)), colored), name
-    assert (work / "32.png").read_bytes() != (work / "64.png").read_bytes()
+    assert run_infer(generator, "in.png", "out.png") == 0
+    G = infer.load_generator(generator, CPU)
+    colored = infer.colorize(G, read_photo("in.png"), 64)
+    assert torch.equal(pil_to_tensor(read_photo("out.png")), pil_to_tensor(colored))
 
 
 def test_more_strength_gives_more_color_and_0_gives_none(work, generator):
@@ -219,9 +214,9 @@ def test_the_colors_in_the_border_of_a_large_photo_are_nearly_those_without_it(g
 def test_the_network_does_not_see_a_plain_border(generator, monkeypatch):
     G = infer.load_generator(generator, CPU)
     photo = Image.fromarray(noise(120, 90))
-    seen = stub(monkeypatch, G, "forward", result=torch.zeros(1, 2, 64, 64))
+    seen = stub(monkeypatch, G, "color", result=torch.zeros(1, 2, 64, 64))
     infer.colorize(G, framed(photo, 255)[0], 64)
-    assert torch.equal(seen[0]["L"], encode(shrink(photo, 64)[None])[0])
+    assert torch.equal(seen[0]["L"], encode(shrink(photo, (64, 64))[None])[0])
 
 
 @pytest.mark.parametrize("sky", [0, 40])
@@ -538,9 +533,6 @@ def test_a_folder_that_is_linked_to_another_of_the_inputs_is_never_written(
         (["folder", "there.png"], 1, "there.png"),
         (["text.jpg", "out.png"], 1, "that cannot be read"),
         (["in.png", "out.bmp"], 2, "out.bmp has none of the extensions that can be written"),
-        (["in.png", "out.png", "--size", "100"], 2, "--size 100 is not a multiple of 32"),
-        (["in.png", "out.png", "--size", "0"], 2, "--size 0 is not a multiple of 32"),
-        (["in.png", "out.png", "--size", "-32"], 2, "--size -32 is not a multiple of 32"),
         (["in.png", "out.png", "--strength", "-1"], 2, "--strength -1.0 is not 0 or more"),
         (["in.png", "out.png", "--strength", "nan"], 2, "--strength nan is not 0 or more"),
         (["in.png", "out.png", "--checkpoint", "missing.pt"], 1,
@@ -640,11 +632,9 @@ def test_it_colors_on_the_device_that_was_named(colored, monkeypatch):
     assert asked == [{"name": "cuda:1"}] and len(colored) == 2
 
 
-def test_out_of_memory_names_the_cpu_and_not_the_size_that_G_was_trained_at(
-    colored, monkeypatch, capsys
-):
+def test_out_of_memory_names_the_cpu(colored, monkeypatch, capsys):
     monkeypatch.setattr(infer, "colorize", out_of_memory)
     assert infer_on(NEW_CARD, monkeypatch) == 1
     message = error_line(capsys.readouterr().err)
     assert message.startswith("out of memory: ")
-    assert "--device cpu" in message and "--size" not in message
+    assert "--device cpu" in message

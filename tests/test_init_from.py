@@ -8,6 +8,7 @@ from torchvision.models import resnet18
 
 import train
 from pix2pix import models
+from pix2pix.files import load_generator
 from pix2pix.models import Generator
 from pix2pix.run import Run, initial_generator
 from tests.helpers import checkpoint, epochs, error_line, run_train, save_noise, stub, watch
@@ -25,15 +26,15 @@ def trained(path, repairs=False):
             weights[name] = torch.tensor(7)
     for name, _ in G.named_parameters():
         weights[name] = weights[name].half()                # as `Run.save` does
-    config = {"data": "demo", "size": 32, "restore": repairs}
+    config = {"data": "demo", "size": 32, "restore": "colorizer.pt" if repairs else ""}
     torch.save({"kind": "generator", "config": config, "weights": weights}, path)
     return weights
 
 
-def initial(path, restore=False):
-    """The state of G before its first step."""
-    args = SimpleNamespace(no_pretrained=False, init_from=str(path), restore=restore)
-    return initial_generator(args).state_dict()
+def initial(path):
+    """G before its first step."""
+    args = SimpleNamespace(no_pretrained=False, init_from=str(path), restore="")
+    return initial_generator(args)
 
 
 def assert_same_weights(weights, other):
@@ -54,23 +55,22 @@ def no_steps(monkeypatch):
     stub(monkeypatch, Run, "update_ema")
 
 
-@pytest.mark.parametrize("repairs", [False, True])
-def test_G_starts_with_all_weights_and_statistics_of_the_file(tmp_path, repairs):
-    weights = trained(tmp_path / "trained.pt", repairs)
-    assert_same_weights(initial(tmp_path / "trained.pt", repairs), weights)
-
-
-def test_a_G_that_is_to_repair_starts_with_the_colors_of_the_file_and_noise_for_the_rest(tmp_path):
+def test_G_starts_with_all_weights_and_statistics_of_the_file_ready_to_train(tmp_path):
     weights = trained(tmp_path / "trained.pt")
-    torch.manual_seed(0)
-    head = Generator(pretrained=False, repairs=True).head.state_dict()
-    torch.manual_seed(0)
-    state = initial(tmp_path / "trained.pt", restore=True)
-    for name, noise in head.items():
-        whole = state[f"head.{name}"]
-        assert torch.equal(whole[:2], noise[:2]), "opacity and L of the repair"
-        state[f"head.{name}"] = whole[2:]                   # ab
-    assert_same_weights(state, weights)
+    G = initial(tmp_path / "trained.pt")
+    assert_same_weights(G.state_dict(), weights)
+    assert all(module.training for module in G.modules())
+    assert all(weight.requires_grad for weight in G.parameters())
+
+
+def test_of_a_generator_that_repairs_G_starts_with_the_colorizer(tmp_path):
+    weights = trained(tmp_path / "trained.pt", repairs=True)
+    G = initial(tmp_path / "trained.pt")
+    colors = G.state_dict()
+    assert_same_weights(colors, {name: weights[name] for name in colors})
+    assert len(colors) < len(weights)
+    assert all(module.training for module in G.modules())
+    assert all(weight.requires_grad for weight in G.parameters())
 
 
 @pytest.mark.parametrize("options", [[], ["--freeze-encoder"]])
@@ -87,7 +87,7 @@ def test_a_file_spares_the_weights_of_imagenet(tmp_path, monkeypatch):
     trained(tmp_path / "trained.pt")
     asked = watch(monkeypatch, models, "resnet18", instead=lambda **options: resnet18())
     initial(tmp_path / "trained.pt")
-    assert [call["weights"] for call in asked] == [None]
+    assert {call["weights"] for call in asked} == {None}
 
 
 def test_a_resumed_run_does_not_read_the_file_again(work, scenes, capsys, no_steps):
@@ -117,15 +117,27 @@ def test_a_generator_of_another_shape_is_one_clear_error(work, scenes, capsys, c
     change(saved)
     torch.save(saved, "other.pt")
     assert train_from("other.pt", scenes) == 1
-    assert error_line(capsys.readouterr().err) == "--init-from other.pt does not fit these options"
+    assert error_line(capsys.readouterr().err) == "other.pt is from another version of this program"
 
 
-def test_a_generator_that_repairs_does_not_fit_a_run_that_only_colors(work, scenes, capsys):
-    trained(work / "trained.pt", repairs=True)
-    assert train_from("trained.pt", scenes) == 1
-    message = error_line(capsys.readouterr().err)
-    assert message == "--init-from trained.pt does not fit these options"
-    assert not (work / "out").exists()
+@pytest.mark.parametrize("repairs", [False, True])
+def test_a_run_with_restore_starts_from_all_of_the_file(work, scenes, saved, no_steps, repairs):
+    weights = trained(work / "trained.pt", repairs)
+    assert run_train(scenes, *epochs(1, 0), "--out", "out", "--restore", "trained.pt") == 0
+    after = saved["generator.pt"]["weights"]
+    assert len(after) > len(Generator(pretrained=False).state_dict())
+    assert_same_weights({name: after[name] for name in weights}, weights)
+
+
+def test_repairs_may_be_learned_from_larger_pictures_than_colors(work, scenes, no_steps):
+    """Also when its run is resumed, and when another one starts from it."""
+    trained(work / "trained.pt")
+    options = [*epochs(1, 0), "--out", "out", "--size", "64"]
+    assert run_train(scenes, *options, "--restore", "trained.pt") == 0
+    assert run_train(scenes, *options, "--resume") == 0
+    assert load_generator("out/generator.pt").config["size"] == 32
+    assert run_train(scenes, *epochs(1, 0), "--out", "2", "--restore", "out/generator.pt") == 0
+    assert load_generator("2/generator.pt").config["size"] == 32
 
 
 def test_a_file_that_is_no_generator_is_one_clear_error(work, scenes, capsys):

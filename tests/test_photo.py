@@ -501,20 +501,20 @@ def test_sides_of_one_pixel_and_uniform_photos(tmp_path):
         for color in ("black", "white"):
             Image.new("RGB", size, color).save(tmp_path / "u.png")
             photo = read_photo(tmp_path / "u.png")
-            assert photo.size == size and shrink(photo, 64).shape == (3, 64, 64)
+            assert photo.size == size and shrink(photo, (64, 64)).shape == (3, 64, 64)
 
 
 def test_shrinking_takes_the_mean_of_fine_detail():
     """Black and white checks of one pixel become gray."""
     checks = np.indices((96, 96)).sum(axis=0) % 2 == 0
-    shrunk = shrink(Image.fromarray(np.uint8(255 * checks)).convert("RGB"), 32)
+    shrunk = shrink(Image.fromarray(np.uint8(255 * checks)).convert("RGB"), (32, 32))
     assert (shrunk.int() - 128).abs().max() <= 3
 
 
 def test_shrinking_sharpens_edges():
     """As Lanczos' filter does, and a mean of neighbors does not: it goes beyond both sides."""
     edge = np.repeat([[64], [192]], 48, axis=0).repeat(96, axis=1)
-    shrunk = shrink(Image.fromarray(np.uint8(edge)).convert("RGB"), 32)
+    shrunk = shrink(Image.fromarray(np.uint8(edge)).convert("RGB"), (32, 32))
     assert shrunk.min() < 64 and shrunk.max() > 192
 
 

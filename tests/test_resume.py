@@ -213,9 +213,9 @@ def test_a_resumed_run_needs_no_weights_of_imagenet(work, photos, facts, monkeyp
 
 
 def test_a_run_without_restore_does_not_become_one_with_it(photos, saved_facts, capsys):
-    assert train_here(photos, "--resume", "--restore") == 2
+    assert train_here(photos, "--resume", "--restore", "other.pt") == 2
     message = error_line(capsys.readouterr().err)
-    assert message.startswith("--restore True contradicts the run to resume: False")
+    assert message.startswith("--restore other.pt contradicts the run to resume: ")
 
 
 def test_photos_that_changed_are_an_error(work, photos, facts, capsys):

@@ -88,8 +88,8 @@ def test_D_is_saved_with_its_spectral_norms_and_goes_on_as_if_it_never_stopped(t
 def test_the_last_line_warns_if_the_ab_error_is_above_that_of_gray(last, warns):
     run = small_run()
     run.rows = [{"ab_error": error} for error in (10.0, 12.0, last)]
-    hint = "done, but the ab error is above that of gray: train on more photos, for more"
-    assert run.verdict().startswith(hint if warns else "done: see out/samples, and try python")
+    hint = "done, but the ab_error is above the baseline: train on more photos, for more"
+    assert run.verdict().startswith(hint if warns else "done: see out/samples; try infer.py")
 
 
 def test_the_ema_follows_G_with_a_memory_that_grows():

@@ -1,37 +1,30 @@
-"""Known sets by name, from a server that has the real layouts and fails as servers do."""
+"""A set by name, from a server that has the real layout and fails as servers do."""
 import io
 import json
 import threading
 import time
-import zipfile
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 import torch
-from PIL import Image
 
 from pix2pix import data, demo, sets
 from pix2pix.data import load_photos
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
 from tests.helpers import (
-    Clock, at_call, error_line, no_training, noise, raising, run_train, watch
+    Clock, at_call, error_line, no_training, raising, run_train, watch
 )
 
 SHIPPED_PAUSES = sets.PAUSES
 TREE = "/tree?recursive=1"
-ARCHIVE = "/zips/train2017.zip"
 
 
-def jpeg(index, gray=False):
-    picture = demo.scene(index).resize((64, 48))
-    if gray:
-        picture = Image.fromarray(noise(60, 50, channels=1, seed=index))
+def jpeg(index):
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG")
+    demo.scene(index).resize((64, 48)).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
@@ -45,7 +38,6 @@ class Server:
         self.files = {}
         self.troubles = {}
         self.requests = []
-        self.ranges = True
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -85,13 +77,6 @@ class Server:
             status = 302
             headers["Location"] = self.address + "/moved" + path
             self.files["/moved" + path] = body
-        span = handler.headers["Range"]
-        if span and self.ranges:
-            assert span.startswith("bytes=-")
-            whole = len(body)
-            body = body[-int(span[7:]) :]
-            status = 206
-            headers["Content-Range"] = f"bytes {whole - len(body)}-{whole - 1}/{whole}"
         wrong = {"too long": 100, "too short": -100}
         headers["Content-Length"] = len(body) + wrong.get(trouble, 0)
         handler.send_response(status)
@@ -110,9 +95,8 @@ class Server:
 @pytest.fixture
 def server(work, monkeypatch):
     server = Server()
-    for name, listing, folder in (("groups", TREE, "/raw/"), ("coco", ARCHIVE, "/")):
-        here = {"listing": server.address + listing, "address": server.address + folder}
-        monkeypatch.setitem(sets.SETS, name, replace(sets.SETS[name], **here))
+    monkeypatch.setattr(sets, "LISTING", server.address + TREE)
+    monkeypatch.setattr(sets, "ADDRESS", f"{server.address}/raw/")
     monkeypatch.setattr(sets, "PAUSES", (0, 0))
     yield server
     server.stop()
@@ -143,38 +127,18 @@ def list_tree(server, names):
     server.files[TREE] = json.dumps(listing).encode()
 
 
-@pytest.fixture
-def coco(server, monkeypatch):
-    """An archive of 30 photos behind 17 MB of others, and the single files.
-
-    It has the zip64 records of a large one.
-    """
-    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 10)
-    monkeypatch.setitem(sets.SETS, "coco", replace(sets.SETS["coco"], max_photos=9))
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("train2017/", b"")
-        archive.writestr("large.bin", bytes(17 * 2**20))
-        for index in range(30):
-            name = f"train2017/{index * 37:012}.jpg"
-            server.files["/" + name] = jpeg(index, gray=index % 3 == 0)
-            archive.writestr(name, server.files["/" + name])
-    server.files[ARCHIVE] = buffer.getvalue()
-    assert b"PK\x06\x06" in buffer.getvalue()[-400:]    # the zip64 end of the central directory
-
-
 def photos(folder):
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*.jpg"))
 
 
 def test_groups_comes_from_nothing_and_then_needs_no_network(server, groups, work, capsys):
     images, skipped, fingerprint = load_photos("groups", 32)
-    terms = "non-commercial research; cite Gallagher and Chen, CVPR 2009"
+    terms = "Gallagher and Chen, CVPR 2009), for non-commercial research"
     assert capsys.readouterr().out.count(terms) == 1
     assert len(images) == 12 and skipped == [] and photos("data/groups") == groups
     for image, name in zip(images, groups, strict=True):
         assert (work / "data/groups" / name).read_bytes() == server.files["/raw/" + name]
-        assert torch.equal(image, shrink(read_photo(work / "data/groups" / name), 32))
+        assert torch.equal(image, shrink(read_photo(work / "data/groups" / name), (32, 32)))
     server.stop()
     again = load_photos("groups", 32)
     assert torch.equal(again[0], images) and again[2] == fingerprint
@@ -204,28 +168,6 @@ def test_an_existing_folder_wins_over_the_name_of_a_set(server, work):
     (work / "groups").mkdir()
     demo.scene(0).save(work / "groups/0.png")
     assert len(load_photos("groups", 32)[0]) == 1 and server.requests == []
-
-
-def test_coco_is_the_first_color_photos_in_an_order_that_never_changes(server, coco, work):
-    images, skipped, _ = load_photos("coco", 32)
-    order = json.loads((work / "data/coco/listing.json").read_text())
-    assert len(order) == 30 and order != sorted(order)
-    assert [int(name[-16:-4]) for name in order[:4]] == [999, 666, 296, 370]
-    assert len(images) == 9 and {reason for _, reason in skipped} == {"gray, or nearly gray"}
-    used = order[: 9 + len(skipped)]
-    kept = [name for name in used if name not in dict(skipped)]
-    for image, name in zip(images, kept, strict=True):
-        assert torch.equal(image, shrink(read_photo(work / "data/coco" / name), 32))
-    assert photos("data/coco") == sorted(used)      # and none beyond the ninth that can be used
-    _, skipped_larger, _ = load_photos("coco", 64)
-    assert skipped_larger == skipped and photos("data/coco") == sorted(used)
-
-
-def test_coco_as_it_is_shipped_sees_all_names_and_takes_7750_of_them():
-    """The directory of the real archive, 118,287 photos, has about 10 MB."""
-    shipped = sets.SETS["coco"]
-    assert shipped.max_photos == 7750 and f"{shipped.max_photos:,} photos" in shipped.about
-    assert shipped.listing_tail >= 12e6
 
 
 def test_a_limit_fetches_no_more_than_it_needs(server, groups):
@@ -307,12 +249,6 @@ def test_an_interrupted_download_goes_on_where_it_was(server, groups, monkeypatc
     assert 0 < len(photos("data/groups")) < 12
     assert len(load_photos("groups", 32)[0]) == 12
     assert len(server.requests) == len(set(server.requests))
-
-
-def test_an_archive_on_a_server_without_ranges_is_not_fetched_whole(server, coco):
-    server.ranges = False
-    with pytest.raises(UserError, match="zips/train2017.zip: .*does not send parts of files"):
-        load_photos("coco", 32)
 
 
 def test_without_a_network_there_is_one_clear_line(server, work, capsys):

@@ -224,12 +224,12 @@ def test_in_Gs_turn_the_inner_network_judges_without_the_other_processes(turn):
 PHASES = [("pretrain", False), ("pretrain", True), ("gan", False), ("gan", True)]
 
 
-@pytest.mark.parametrize("phase, repairs", PHASES)
-def test_no_step_waits_for_the_device_once_the_epochs_order_is_there(monkeypatch, phase, repairs):
+@pytest.mark.parametrize("phase, restore", PHASES)
+def test_no_step_waits_for_the_device_once_the_epochs_order_is_there(monkeypatch, phase, restore):
     """All of a step but Adam, on "meta", which cannot be waited for."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     with torch.device("meta"):
-        run = new_run(repairs=repairs)
+        run = new_run(restore=restore)
         photos = torch.empty(8, 3, 32, 32, dtype=torch.uint8)
     for optimizer in (run.opt_G, run.opt_D):
         monkeypatch.setattr(optimizer, "step", lambda: None)
@@ -241,9 +241,9 @@ def test_no_step_waits_for_the_device_once_the_epochs_order_is_there(monkeypatch
     assert waits.seen == moves, "the order of the photos, and which are mirrored"
 
 
-@pytest.mark.parametrize("phase, repairs", [("pretrain", False), ("gan", True)])
-def test_no_operation_of_a_step_waits_not_even_of_adam_or_the_ema(monkeypatch, phase, repairs):
-    run = new_run(repairs=repairs)
+@pytest.mark.parametrize("phase, restore", [("pretrain", False), ("gan", True)])
+def test_no_operation_of_a_step_waits_not_even_of_adam_or_the_ema(monkeypatch, phase, restore):
+    run = new_run(restore=restore)
     photos = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     fit_as_rank_1(monkeypatch, run, photos, phase)                          # Adam makes its state
     with Waits() as waits:
@@ -369,7 +369,7 @@ def test_the_log_tells_of_the_generator_that_is_shipped(trained, monkeypatch):
     G = infer.load_generator("out/generator.pt", CPU)
     images, _, _ = data.load_photos("demo", 32, 60)
     _, val_indices = data.split(60, 10, 0)
-    figures = evaluate(G.predict, images, val_indices, CPU, restore=False)
+    figures = evaluate(G, images, val_indices, CPU, restore=False)
     last = read_log("out")[-1]
     assert figures == pytest.approx({name: last[name] for name in figures}, rel=2e-3)
 
@@ -411,14 +411,13 @@ def test_the_end_names_the_samples_the_generator_and_the_command_to_try(
     assert "20 photos to train on, 4 to validate on, 0 skipped" in first
     assert epoch.startswith("pretrain 1/1: l1 ")
     out = f"runs/{scenes.name}"
-    command = f"python infer.py IN.jpg OUT.jpg --checkpoint {out}/generator.pt"
-    assert f"see {out}/samples, and try {command}" in end
+    assert f"see {out}/samples; try infer.py --checkpoint {out}/generator.pt" in end
 
 
 @pytest.mark.parametrize(
     "errors, end",
     [
-        ([20.0, 15.0, 20.5], "done, but the ab error is above that of gray"),
+        ([20.0, 15.0, 20.5], "done, but the ab_error is above the baseline"),
         ([20.0, 25.0, 19.5], "done: see out/samples")
     ]
 )
@@ -476,10 +475,12 @@ def test_the_log_counts_the_photos_that_were_trained_on(
     assert read_log("out")[1]["pictures_per_second"] == photos / 25
 
 
-def test_held_out_photos_are_judged_alike_whatever_the_batch_size(scenes, work, saved, no_steps):
+def test_held_out_photos_are_judged_alike_whatever_the_batch_size(
+    scenes, work, saved, no_steps, colorizer
+):
     """Damage is drawn for each batch, and differs where batches do."""
     for size in ("2", "4"):
-        options = ["--restore", "--batch-size", size, "--out", size]
+        options = ["--restore", colorizer, "--batch-size", size, "--out", size]
         assert run_train(scenes, *epochs(1, 0), *options) == 0
     assert read_log("2")[0] == read_log("4")[0]
 
@@ -508,7 +509,7 @@ def test_a_run_has_the_precision_that_was_asked_for_and_keeps_no_cast_weights(
 
     watch(monkeypatch, train, "pretrain_step", instead=step)
     watch(monkeypatch, train, "gan_step", instead=step)
-    watch(monkeypatch, Generator, "predict", before=note_autocast)
+    watch(monkeypatch, Generator, "features", before=note_autocast)
     options = [*epochs(1, 1), "--batch-size", 20]
     assert run_train(scenes, *options, "--precision", precision) == 0
     steps_evaluations_and_samples = 2 + 2 + 2
