@@ -43,6 +43,9 @@ def test_a_generator_of_repairs_puts_out_a_change_that_keeps_L_in_range(shape):
     assert 0 <= (L + change).min() and (L + change).max() <= 1
     change.mean().backward()
     assert all(weight.grad.abs().sum() > 0 for weight in net.repair_head.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net.holes(L).dtype == torch.float32
+        assert net.repair_head(torch.rand(1, 16, 32, 32)).dtype == torch.bfloat16
 
 
 @torch.no_grad()
