@@ -30,14 +30,17 @@ def predict_mirrored(network, L):
     return (network(L) + network(L.flip(-1)).flip(-1)) / 2
 
 
-def shrunk_L(photo, size, network):
-    """L (1, 1, H, W) of a photo squashed to `size`, on the device of the network."""
-    return encode_L(shrink(photo, size)[None].to(next(network.parameters()).device))
+def shrunk_L(photo, size, G):
+    """L (1, 1, H, W) of a photo squashed to `size`, on the device of G."""
+    return encode_L(shrink(photo, size)[None].to(next(G.parameters()).device))
 
 
 @torch.inference_mode()
 def repair(G, photo):
-    """Fill the holes of an "RGB" photo, in place. Pixels with an alpha below 1/255 stay exactly."""
+    """Fill the holes of an "RGB" photo, in place.
+
+    The mask has 8 bits, so pixels with an alpha below 1/255 stay exactly as they are.
+    """
     box = content_box(photo)
     content = photo.crop(box)
     scale = min(1, REPAIR_SIDE / max(content.size))

@@ -116,7 +116,7 @@ def gan_step(G, D, opt_G, opt_D, L, target, l1_weight):
 def fit(run, args, images, train_indices, val_indices):
     """Train the remaining epochs of both phases; evaluate, log and save them."""
     rank, world = processes()
-    # phases[epoch]: epoch 0 is the gray baseline, which needs no training.
+    # phases[epoch]: epoch 0 is the baseline, no color or no repair, which needs no training.
     phases = ["gray"] + ["pretrain"] * args.pretrain_epochs + ["gan"] * args.gan_epochs
     G = wrap_ddp(run.G)
     D = wrap_ddp(run.D)

@@ -42,7 +42,7 @@ def damage(L, generator):
 
     damaged = aged
     for depth in (cracks, flakes, edges):
-        places = 8 * (field(80) - uniform(-1.2, 1.3))           # it occurs in some regions
+        places = 8 * (field(80) - uniform(-1.2, 1.3))           # limit it to some regions
         opacity = uniform(0.5, 2).clamp(max=1) * (uniform() < 0.4)      # 0 spares a picture
         paper = uniform(0.82, 1)
         damaged = damaged.lerp(paper, opacity * depth.minimum(places).clamp(0, 1))

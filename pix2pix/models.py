@@ -67,7 +67,7 @@ class Decoder(ModuleList):
 
     def __init__(self, *widths):
         in_channels = (512, *widths[:-1])
-        skip_channels = (256, 128, 64, 64, 3)
+        skip_channels = (256, 128, 64, 64, 3)       # layer3, layer2, layer1, relu1, the input
         blocks = zip(in_channels, skip_channels, widths)
         super().__init__(UpBlock(*channels) for channels in blocks)
         self.apply(init_weights)

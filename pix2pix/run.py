@@ -41,7 +41,7 @@ class Run:
             self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False
         )
         self.config = config
-        self.error = "L_error" if config["restore"] else "ab_error"     # its main figure
+        self.error = "L_error" if config["restore"] else "ab_error"     # the main figure of a row
         self.fingerprint = fingerprint
         self.out = out
         self._ema_tensors = _float_tensors(self.ema)

@@ -266,9 +266,9 @@ def test_a_repair_leaves_a_plain_border_as_it_is():
 
 
 def test_it_learns_to_repair(work, colorizer):
-    """After a few steps it tells holes, on scenes that it never saw."""
-    options = "--limit 90 --val 18 --lr 1e-3 --out out --restore".split()
-    assert run_train("demo", *epochs(4, 0), *options, colorizer) == 0
+    """From noise, in a few hundred steps, on scenes that it never saw."""
+    options = "--limit 90 --val 18 --lr 3e-3 --out out --restore".split()
+    assert run_train("demo", *epochs(20, 0), *options, colorizer) == 0
     rows = read_log("out")
     images, _, _ = load_photos("demo", 32, 90)
     L, _ = encode(images[split(90, 18, 0)[1]])
@@ -278,10 +278,11 @@ def test_it_learns_to_repair(work, colorizer):
     with torch.no_grad():
         alpha, fill = G.holes(damaged).split(1, dim=1)
     change = alpha * (fill - damaged)
-    assert change.abs()[holes].mean() > 1.8 * change.abs()[~holes].mean()
+    assert change.abs()[holes].mean() > 5 * change.abs()[~holes].mean()
     left = (damaged + change - aged).abs()[holes].mean()
-    assert left < 0.9 * (damaged - aged).abs()[holes].mean()
-    assert rows[-1]["L_error"] < 0.9 * rows[1]["L_error"]
+    assert left < 0.5 * (damaged - aged).abs()[holes].mean()
+    assert rows[-1]["L_error"] < 0.7 * rows[1]["L_error"]
+
 
 def test_the_bundled_generator_repairs_drawn_scenes():
     """Most of the error in holes goes, and hardly anything else changes."""
