@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from pix2pix.color import decode, decode_gray, encode_L
+from pix2pix.color import decode, encode_L
 from pix2pix.device import keep_freed_memory, pick_device
-from pix2pix.files import load_generator
 from pix2pix.photo import (
     WRITABLE, PhotoError, content_box, find_photos, read_photo, shrink, write_photo
 )
-from pix2pix.terminal import ArgumentParser, UserError, progress, run_program
+from pix2pix.repair import fill_holes, load_repairer
+from pix2pix.terminal import ArgumentParser, progress, run_program
+from pix2pix.weights import load_generator
 
 BUNDLED_GENERATOR = Path(__file__).parent / "pix2pix/generator.pt"
-REPAIR_SIDE = 640           # pixels: longer side at which holes are as wide as in training
 STRIP = 2**18               # pixels converted at once: 50 million would fill the memory
 MAX_PIXELS = 300_000_000    # A3 at 1200 dpi has 278 million, which take 8 GB
 
@@ -28,28 +28,6 @@ MAX_PIXELS = 300_000_000    # A3 at 1200 dpi has 278 million, which take 8 GB
 def predict_mirrored(network, L):
     """The mean of the outputs for L (B, 1, H, W) and for its mirror image: closer to the truth."""
     return (network(L) + network(L.flip(-1)).flip(-1)) / 2
-
-
-def shrunk_L(photo, size, G):
-    """L (1, 1, H, W) of a photo squashed to `size`, on the device of G."""
-    return encode_L(shrink(photo, size)[None].to(next(G.parameters()).device))
-
-
-@torch.inference_mode()
-def repair(G, photo):
-    """Fill the holes of an "RGB" photo, in place.
-
-    The mask has 8 bits, so pixels with an alpha below 1/255 stay exactly as they are.
-    """
-    box = content_box(photo)
-    content = photo.crop(box)
-    scale = min(1, REPAIR_SIDE / max(content.size))
-    size = [max(32, round(scale * side / 32) * 32) for side in content.size]
-    L = shrunk_L(content, size, G)                                      # (1, 1, h, w)
-    alpha, fill = G.holes(L).split(1, dim=1)
-    mask = to_pil_image(alpha[0]).resize(content.size)
-    filling = to_pil_image(decode_gray(fill)[0]).resize(content.size)
-    photo.paste(filling, box, mask)
 
 
 @torch.inference_mode()
@@ -61,15 +39,16 @@ def colorize(G, photo, size, strength=1.0):
     width, height = photo.size
     left, top, right, bottom = content_box(photo)
     content = photo.crop((left, top, right, bottom))
-    small_L = shrunk_L(content, (size, size), G)                        # (1, 1, size, size)
-    ab = strength * predict_mirrored(G.color, small_L)                  # (1, 2, size, size)
+    device = next(G.parameters()).device
+    small_L = encode_L(shrink(content, (size, size))[None].to(device))  # (1, 1, size, size)
+    ab = strength * predict_mirrored(G, small_L)                        # (1, 2, size, size)
     ab = F.interpolate(ab, content.size[::-1], mode="bilinear")
     ab = F.pad(ab, (left, width - right, top, height - bottom))         # (1, 2, height, width)
     colored = Image.new("RGB", photo.size)
     rows = max(1, STRIP // width)
     for y in range(0, height, rows):
         strip = photo.crop((0, y, width, min(y + rows, height)))
-        L = encode_L(pil_to_tensor(strip)[None].to(small_L.device))     # (1, 1, rows, width)
+        L = encode_L(pil_to_tensor(strip)[None].to(device))     # (1, 1, rows, width)
         rgb = decode(L, ab[:, :, y:y + rows])                           # (1, 3, rows, width)
         colored.paste(to_pil_image(rgb[0]), (0, y))
     return colored
@@ -133,8 +112,8 @@ def infer(argv):
     args = parse_options(argv)
     device = pick_device(args.device)
     G = load_generator(args.checkpoint, device)
-    if args.repair and not G.repairs:
-        raise UserError(f"{args.checkpoint} cannot repair: train.py --restore teaches it to")
+    if args.repair:
+        R = load_repairer(args.checkpoint, device)
     is_folder = args.input.is_dir()
     if is_folder:
         sources, targets, problems = plan_folder(args.input, args.output)
@@ -157,7 +136,7 @@ def infer(argv):
                 raise PhotoError(f"{target} already exists: --overwrite replaces it")
             photo = read_photo(source)
             if args.repair:
-                repair(G, photo)
+                fill_holes(R, photo)
             write_photo(colorize(G, photo, G.config["size"], args.strength), target, like=photo)
             return "colored"
         except (PhotoError, OSError) as error:

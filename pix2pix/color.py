@@ -14,6 +14,7 @@ RGB_TO_XYZ = (
     (0.212671, 0.715160, 0.072169),
     (0.019334, 0.119193, 0.950227)
 )
+LUMINANCE = RGB_TO_XYZ[1]
 XYZ_TO_RGB = torch.tensor(RGB_TO_XYZ, dtype=torch.float64).inverse().tolist()
 WHITE_X, WHITE_Z = 0.95047, 1.08883     # XYZ of D65, whose Y is 1
 DELTA = 6 / 29                          # CIE replaces the cube root by a line below DELTA ** 3
@@ -57,12 +58,19 @@ def encode(rgb_u8):
     return lab[:, :1] / L_SCALE, lab[:, 1:] / AB_SCALE
 
 
-def encode_L(rgb_u8):
-    """The L of `encode` alone, at a fraction of the cost: 256 levels need only 256 powers."""
+def encode_L(rgb_u8, sensitivity=None):
+    """The L of `encode` alone, at a fraction of the cost: 256 levels need only 256 powers.
+
+    `sensitivity` (B, 3) replaces the eye's response to linear R, G and B by that of a film.
+    """
     levels = torch.arange(256, device=rgb_u8.device) / 255
-    linear = _to_linear(levels).take(rgb_u8.long())                     # (B, 3, H, W)
-    Y, = _mix(RGB_TO_XYZ[1:2], linear.unbind(dim=1))                    # (B, H, W)
-    return (116 * _lab_curve(Y) - 16).unsqueeze(1) / L_SCALE
+    r, g, b = _to_linear(levels).take(rgb_u8.long()).split(1, dim=1)    # (B, 1, H, W) each
+    if sensitivity is None:
+        red, green, blue = LUMINANCE
+    else:
+        red, green, blue = sensitivity.view(-1, 3, 1, 1, 1).unbind(dim=1)
+    Y = red * r + green * g + blue * b                                  # (B, 1, H, W)
+    return (116 * _lab_curve(Y) - 16) / L_SCALE
 
 
 def decode(L, ab):

@@ -1,6 +1,8 @@
-"""Artificial damage of L for --restore: what decades do to a print, drawn on the batch's device."""
+"""Artificial damage of L: cracks, flakes and worn edges, drawn on the batch's device."""
 import torch
 import torch.nn.functional as F
+
+from pix2pix.film import age
 
 
 def damage(L, generator):
@@ -26,10 +28,7 @@ def damage(L, generator):
             total += F.interpolate(noise, L.shape[2:], mode="bicubic")
         return total
 
-    # Towards a flat gray, or away from it: prints fade, and copies and scans gain contrast.
-    fading = uniform(-0.8, 0.4)
-    grain = uniform(-0.03, 0.03).clamp(min=0) * torch.randn(L.shape, **options)
-    aged = (L.lerp(uniform(0.3, 0.9), fading) + grain).clamp(0, 1)
+    aged = age(L, generator)
 
     # How many pixels deep in each kind of damage a pixel lies: (B, 1, H, W). Cracks follow the
     # zeros of a rough field.

@@ -1,4 +1,4 @@
-"""Photos on disk -> one uint8 tensor -> split -> batches -> what the networks see.
+"""Photos on disk -> one uint8 tensor -> split -> batches.
 
 The whole set is one memory-mapped file of pixels, made once. So there is no DataLoader, there are
 no workers, and memory does not grow with the set.
@@ -9,12 +9,13 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import PIL
 import torch
 
 from pix2pix import color, demo, photo, sets
-from pix2pix.damage import damage
+from pix2pix.device import keep_near, processes
 from pix2pix.files import whole_file, write
 from pix2pix.photo import PhotoError
 from pix2pix.terminal import UserError, progress
@@ -53,6 +54,31 @@ def load_photos(source, size, limit=None):
         raise UserError(f"{pixels} is damaged: delete it, and it will be made again")
     images = torch.from_file(str(pixels), size=length, dtype=torch.uint8)
     return images.view(count, 3, size, size), skipped, fingerprint
+
+
+class Photos(NamedTuple):
+    """A set of photos, uint8 (N, 3, S, S), and the indices of its two parts."""
+    images: torch.Tensor
+    train_indices: torch.Tensor
+    val_indices: torch.Tensor
+    fingerprint: str
+
+
+def load_split(config, device):
+    """The Photos of --data, split before any training; on a GPU, if they fit there.
+
+    The split follows from the seed, --val and the number of photos alone. Exact duplicates are
+    gone, so no photo is both trained on and validated on, not even in a resumed run.
+    """
+    images, skipped, fingerprint = load_photos(config.data, config.size, config.limit)
+    train_indices, val_indices = split(len(images), config.val, config.seed)
+    if processes()[0] == 0:
+        lines = "\n".join(f"{name}\t{reason}" for name, reason in skipped)
+        write(config.out / "skipped.txt", lines.encode(errors="backslashreplace"))
+        print(f"{len(train_indices)} photos to train on, {len(val_indices)} to validate on, "
+              f"{len(skipped)} skipped ({config.out}/skipped.txt)")
+    images = keep_near(images, device)
+    return Photos(images, train_indices, val_indices.to(images.device), fingerprint)
 
 
 def split(n, val, seed):
@@ -99,17 +125,21 @@ def gather(images, device, indices, mirrored=None):
     return torch.where(mirrored.view(-1, 1, 1, 1), photos.flip(-1), photos)
 
 
-def examples(photos, restore, seed):
-    """uint8 photos (B, 3, H, W) -> the network's input L (B, 1, H, W), and its target.
+def batches(photos, config, epoch, device, label):
+    """Yield each step of an epoch: its number since the start of training, from 1; the photos of
+    this process, uint8 (B, 3, S, S), on the device; and a torch.Generator for all that is random.
 
-    Normally L and the target ab (B, 2, H, W) are the photo's own. With `restore`, L is damaged, and
-    the target (B, 1, H, W) is the change that repairs it. The seed decides the damage.
+    All randomness derives from (seed, epoch), and the step's also from (rank, step), so a resumed
+    run reproduces an uninterrupted one.
     """
-    L, ab = color.encode(photos)
-    if restore:
-        aged, damaged = damage(L, seeded(seed, photos.device))
-        return damaged, aged - damaged
-    return L, ab
+    rank, world = processes()
+    seed = (config.seed, epoch)
+    order, mirrored = shuffle(photos.train_indices, config.batch_size, seed, rank, world)
+    steps = len(order)
+    chosen = zip(order.to(photos.images.device), mirrored.to(device))
+    for step, choice in enumerate(progress(chosen, steps, label), 1):
+        rng = seeded((*seed, rank, step), device)
+        yield (epoch - 1) * steps + step, gather(photos.images, device, *choice), rng
 
 
 def seeded(seed, device="cpu"):

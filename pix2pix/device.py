@@ -10,6 +10,19 @@ from torch import distributed, nn
 from pix2pix.terminal import UsageError
 
 
+def set_up(config):
+    """Join torchrun's processes, and return the device, the memory format of networks on it, and
+    the autocast context in which to call them.
+    """
+    keep_freed_memory()
+    device = pick_device(config.device)
+    bf16 = use_bf16(config.precision, device)
+    join_processes(device)
+    # Autocast's cache would keep the bfloat16 weights of the step before.
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False)
+    return device, fast_layout(device, bf16), autocast
+
+
 def pick_device(name):
     """The torch.device of a name: cpu, cuda:1, mps, or auto (cuda if there is one, else cpu).
 
@@ -102,3 +115,8 @@ def wrap_ddp(net):
     wrapped = nn.parallel.DistributedDataParallel(net)
     wrapped.broadcast_buffers = False           # as an argument, it is deprecated in some versions
     return wrapped
+
+
+def unwrap_ddp(net):
+    """The network itself, without its DDP wrapper."""
+    return getattr(net, "module", net)

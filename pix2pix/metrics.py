@@ -1,8 +1,8 @@
 """How close pictures are to the truth: PSNR, and all figures of validation photos."""
 import torch
 
-from pix2pix.color import AB_SCALE, L_SCALE, colorfulness, decode, decode_gray
-from pix2pix.data import examples, gather
+from pix2pix.color import AB_SCALE, colorfulness, decode, encode
+from pix2pix.data import gather
 
 
 def psnr(rgb_u8, truth):
@@ -11,38 +11,35 @@ def psnr(rgb_u8, truth):
     return -10 * torch.log10(square.mean(dim=(1, 2, 3)).clamp(min=1e-12))
 
 
-def render(L, output):
-    """L (B, 1, H, W) and what a network makes of it -> uint8 sRGB (B, 3, H, W).
-
-    Two channels are ab. A single one is a change of L, and the picture is gray.
-    """
-    if output.shape[1] == 2:
-        return decode(L, output)
-    return decode_gray(L + output)
+def no_color(L):
+    """The gray baseline: ab (B, 2, H, W) of 0 for L (B, 1, H, W)."""
+    return torch.zeros_like(L).expand(-1, 2, -1, -1)
 
 
 @torch.no_grad()
-def evaluate(network, images, indices, device, restore):
-    """Score a network on the photos images[indices]; `torch.zeros_like` neither colors nor repairs.
+def evaluate(network, photos, device):
+    """Score a network, or `no_color`, on the validation part of the Photos.
 
     Returns means over the photos: "ab_error" (mean absolute error of ab in CIE units), "psnr" (RGB,
-    dB), "colorfulness" and "colorfulness_truth". With `restore`, the network sees damaged L, the
-    same damage every time, and "L_error" replaces "ab_error".
+    dB), "colorfulness" and "colorfulness_truth".
     """
-    name, scale = ("L_error", L_SCALE) if restore else ("ab_error", AB_SCALE)
     scores = []
-    for number, part in enumerate(indices.split(16)):
-        photos = gather(images, device, part)
-        L, target = examples(photos, restore, ("held out", number))
+    for part in photos.val_indices.split(16):
+        truth = gather(photos.images, device, part)
+        L, ab = encode(truth)
         output = network(L)
-        rgb = render(L, output)
-        truth = render(L, target)
+        rgb = decode(L, output)
         scores.append({
-            name: scale * (output - target).abs().mean(dim=(1, 2, 3)),
+            "ab_error": AB_SCALE * (output - ab).abs().mean(dim=(1, 2, 3)),
             "psnr": psnr(rgb, truth),
             "colorfulness": colorfulness(rgb),
             "colorfulness_truth": colorfulness(truth)
         })
+    return mean_scores(scores)
+
+
+def mean_scores(scores):
+    """The mean over all photos of each score, from a list of dicts of tensors (B,) by name."""
     return {name: torch.cat([score[name] for score in scores]).mean().item()
             for name in scores[0]}
 
@@ -51,3 +48,11 @@ def mean_losses(steps):
     """The mean of each loss over `steps`, a list of dicts of tensors by name."""
     return {name: torch.stack([losses[name] for losses in steps]).mean().item()
             for name in steps[0]}
+
+
+@torch.no_grad()
+def samples(G, photos):
+    """uint8 photos (B, 3, S, S) -> uint8 (3 B, 3, S, S): for each, gray, colored by G, truth."""
+    L, ab = encode(photos)
+    pictures = [decode(L, output) for output in (no_color(L), G(L), ab)]
+    return torch.stack(pictures, dim=1).flatten(0, 1).cpu()

@@ -22,11 +22,6 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def flag(name):
-    """The option of a name: "batch_size" -> "--batch-size"."""
-    return "--" + name.replace("_", "-")
-
-
 def run_program(program, argv, if_interrupted, if_out_of_memory):
     """The exit code of `program(argv)`: its own, or 1, 2 or 130 after one line on stderr.
 
