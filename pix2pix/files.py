@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and dicts of tensors in them."""
 import contextlib
+import errno
 import io
 import os
 import time
@@ -9,6 +10,12 @@ import torch
 
 from pix2pix.models import Generator
 from pix2pix.terminal import UserError
+
+# What fsync answers where there is no such thing: SMB, FUSE, network drives of Windows (EBADF).
+SYNC_REFUSED = {
+    errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES,
+    errno.EBADF
+}
 
 
 @contextlib.contextmanager
@@ -23,7 +30,7 @@ def whole_file(path):
         with open(part, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file)
         try:
             os.replace(part, path)
         except PermissionError:         # on Windows, while another program reads the file
@@ -31,6 +38,15 @@ def whole_file(path):
             os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sync(file):
+    """Wait until the disk has the file, if the file system can tell."""
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:            # a full or broken disk has other codes
+        if error.errno not in SYNC_REFUSED:
+            raise
 
 
 def write(path, content):
