@@ -14,9 +14,8 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from pix2pix.color import decode, decode_gray, encode_L
 from pix2pix.device import keep_freed_memory, pick_device
 from pix2pix.files import load_generator
-from pix2pix.photo import (
-    WRITABLE, PhotoError, content_box, find_photos, read_photo, shrink, write_photo
-)
+from pix2pix.folders import find_photos
+from pix2pix.photo import WRITABLE, PhotoError, content_box, read_photo, shrink, write_photo
 from pix2pix.terminal import ArgumentParser, UserError, progress, run_program
 
 BUNDLED_GENERATOR = Path(__file__).parent / "pix2pix/generator.pt"

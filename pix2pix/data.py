@@ -16,6 +16,7 @@ import torch
 from pix2pix import color, demo, photo, sets
 from pix2pix.damage import damage
 from pix2pix.files import whole_file, write
+from pix2pix.folders import find_photos
 from pix2pix.photo import PhotoError
 from pix2pix.terminal import UserError, progress
 
@@ -127,7 +128,7 @@ def _list(source):
     if folder.is_dir():
         stamps = {}
         # Samples in runs/ would become training photos.
-        paths, problems = photo.find_photos(folder, Path("runs").resolve())
+        paths, problems = find_photos(folder, Path("runs").resolve())
         for problem in problems:
             photo.warn(source, problem)
         for path in paths:
