@@ -172,7 +172,8 @@ def parse_options(argv):
     parser = ArgumentParser(
         prog="train.py", description=__doc__.splitlines()[0], argument_default=argparse.SUPPRESS
     )
-    parser.add_argument("--data", required=True, help="groups, demo or a folder of photos")
+    help = f"{data.NAMED_SETS} or a folder of photos"
+    parser.add_argument("--data", required=True, help=help)
     for name, (default, help) in OPTIONS.items():
         if default is False:
             parser.add_argument(flag(name), action="store_true", help=help)

@@ -10,7 +10,7 @@ infer.py     (beside this package) color one photo at full resolution, or a fold
 photo.py     one photo file in, one photo file out
 folders.py   the photos in a folder, and what is left out there
 damage.py    artificial damage of L, only for --restore
-sets.py      groups by name, downloaded into data/groups/
+sets.py      groups and coco by name, downloaded into data/<name>/
 demo.py      procedural scenes for --data demo
 device.py    device, precision, memory, the processes of torchrun
 files.py     files that appear whole or not at all; loading checkpoints and generators
