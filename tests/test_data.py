@@ -246,6 +246,20 @@ def test_a_limit_counts_usable_photos(work, scenes):
     assert torch.equal(images, all_images[:6]) and [name for name, _ in skipped] == ["00.jpg"]
 
 
+def test_at_most_64_photos_are_read_ahead(monkeypatch):
+    """Otherwise all photos would be in memory if the disk is slow."""
+    read = []
+
+    def pixels(name, *_):
+        read.append(name)
+        return bytes([name]), None
+
+    monkeypatch.setattr(data, "_pixels", pixels)
+    usable = data._Choice().usable(list(range(200)), None, 32, 200)
+    assert next(usable) == bytes([0]) and len(read) <= 64
+    assert list(usable) == [bytes([name]) for name in range(1, 200)] and len(read) == 200
+
+
 def test_a_limit_of_0_is_none(work, scenes):
     assert len(load_photos(str(scenes), 32, limit=0)[0]) == 24
 
