@@ -13,9 +13,8 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from pix2pix.color import decode, encode_L
 from pix2pix.device import keep_freed_memory, pick_device
-from pix2pix.photo import (
-    WRITABLE, PhotoError, content_box, find_photos, read_photo, shrink, write_photo
-)
+from pix2pix.folders import find_photos
+from pix2pix.photo import WRITABLE, PhotoError, content_box, read_photo, shrink, write_photo
 from pix2pix.repair import fill_holes, load_repairer
 from pix2pix.terminal import ArgumentParser, progress, run_program
 from pix2pix.weights import load_generator

@@ -8,12 +8,13 @@ metrics.py   PSNR, the scores of validation photos, samples
 run.py       the log of one training, and everything that is saved of it
 infer.py     (beside this package) color one photo at full resolution, or a folder
 photo.py     one photo file in, one photo file out
+folders.py   the photos in a folder, and what is left out there
 options.py   train.py's options and their checks
 weights.py   checkpoint.pt, generator.pt and ImageNet's weights
 film.py      what old film would have seen, for --old-film
 repair.py    all of repairing: --restore of train.py, --repair of infer.py
 damage.py    artificial damage for repair.py
-sets.py      sets by name, downloaded into data/
+sets.py      groups and coco by name, downloaded into data/<name>/
 demo.py      procedural scenes for --data demo
 device.py    device, precision, memory, the processes of torchrun
 files.py     files that appear whole or not at all

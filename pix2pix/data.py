@@ -5,7 +5,9 @@ no workers, and memory does not grow with the set.
 """
 import hashlib
 import json
+import os
 import random
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -17,6 +19,7 @@ import torch
 from pix2pix import color, demo, photo, sets
 from pix2pix.device import keep_near, processes
 from pix2pix.files import whole_file, write
+from pix2pix.folders import find_photos
 from pix2pix.photo import PhotoError
 from pix2pix.terminal import UserError, progress
 
@@ -24,10 +27,12 @@ CACHE = Path("data/cache")
 CACHE_VERSION = 1           # to be raised when the code would make other pixels of a photo
 MIN_COLORFULNESS = 10       # as in ColorGAN: a photo below it teaches nothing
 MEASURED_AT = 256           # pixels; at every --size, the same photos are left out
+DUPLICATE = "a duplicate of"
+NAMED_SETS = ", ".join([*sets.SETS, "demo"])
 
 
 def load_photos(source, size, limit=None):
-    """All usable photos of a folder, or of the set "groups" or "demo", as squares.
+    """All usable photos of a folder, or of one of the NAMED_SETS, as squares.
 
     Returns
         images: uint8 (N, 3, size, size), mapped from a cache file that is made on first use
@@ -35,14 +40,13 @@ def load_photos(source, size, limit=None):
         fingerprint: a digest of the pixels
 
     Skips photos that cannot be fetched or read, photos with a colorfulness under 10 at 256 pixels,
-    exact duplicates, and everything in runs/, where results are. `limit` keeps only the first so
-    many, and reads no more than needed. Raises UserError if there is no such set, or no usable
-    photo in it.
+    exact duplicates, and the results of runs. `limit` keeps only the first so many, and reads no
+    more than needed. Raises UserError if there is no such set, or no usable photo in it.
     """
-    names, read = _list(source)
-    limit = min(limit or len(names), len(names))
+    names, read, usual_limit, state = _list(source)
+    limit = min(limit or usual_limit or len(names), len(names))
     # Everything that decides the pixels: the photos, and the code that reads them.
-    inputs = json.dumps([names, size, limit, CACHE_VERSION, PIL.__version__])
+    inputs = json.dumps([names, state, size, limit, CACHE_VERSION, PIL.__version__])
     key = hashlib.sha256(inputs.encode()).hexdigest()[:24]
     pixels = CACHE / f"{key}.u8"
     index = CACHE / f"{key}.json"
@@ -148,62 +152,98 @@ def seeded(seed, device="cpu"):
 
 
 def _list(source):
-    """Names of photos in order, and a function that reads one.
+    """The photos of a folder or a named set.
 
-    For a folder, the names are the keys of a dict of sizes and modification times: the cache's key
-    depends on them, too, so an edited photo gets a new cache.
+    Returns their names in order, a function that reads the photo of a name, how many usable ones to
+    take without a limit (0 is all), and a JSON value that differs if photos of these names differ.
+    Raises UserError if there are no photos.
     """
     folder = Path(source).resolve()
     if folder.is_dir():
-        stamps = {}
         # Samples in runs/ would become training photos.
-        paths, problems = photo.find_photos(folder, Path("runs").resolve())
+        paths, problems = find_photos(folder, Path("runs").resolve())
+        if not paths:
+            raise UserError("; ".join(map(str, problems)))
         for problem in problems:
             photo.warn(source, problem)
-        for path in paths:
-            if path.exists():                       # not a broken link
-                stat = path.stat()
-                stamps[path.relative_to(folder).as_posix()] = (stat.st_size, stat.st_mtime_ns)
-        return stamps, lambda name: photo.read_photo(folder / name)
-    if source == "groups":
-        return sets.download_groups(Path("data/groups"))
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        state = [str(folder), [_version(path) for path in paths]]
+        return names, lambda name: photo.read_photo(folder / name), 0, state
+    if source in sets.SETS:
+        photo_set = sets.SETS[source]
+        names, read = sets.download(photo_set, Path("data", source))
+        return names, read, photo_set.usual_limit, source
     if source == "demo":
-        return list(range(demo.COUNT)), demo.scene
-    raise UserError(f"--data {source}: no such folder, and no set of that name")
+        return list(range(demo.COUNT)), demo.scene, 0, source
+    raise UserError(f"--data {source}: no such folder, and no set of that name ({NAMED_SETS})")
+
+
+def _version(path):
+    """What differs if the file does, even if its size and its dates are the same."""
+    try:
+        stat = path.stat()
+    except OSError:                     # a broken link, which read_photo will refuse
+        return None
+    # ctime, the time of the last change of any kind, cannot be set. Windows keeps the time of
+    # creation there, but gives a replaced file another number.
+    mark = stat.st_ino if os.name == "nt" else stat.st_ctime_ns
+    return stat.st_size, stat.st_mtime_ns, mark
 
 
 def _make_cache(pixels, index, source, names, read, size, limit):
     """Write the pixels of the first `limit` usable photos, then the index, which commits them."""
-    kept = {}                   # digest of the pixels -> name
-    skipped = []                # (name, reason)
+    choice = _Choice()
+    usable = choice.usable(names, read, size, limit)
     with whole_file(pixels) as file:
-        usable = _usable(names, read, size, limit, kept, skipped)
         for data in progress(usable, limit, f"{source}: photo"):
             file.write(data)
-        if not kept:
-            raise UserError(f"{source}: none of {len(names)} photos can be used {skipped[:1]}")
-    fingerprint = hashlib.sha256(b"".join(kept)).hexdigest()
-    write(index, json.dumps([len(kept), skipped, fingerprint]).encode())
+        if not choice.kept:
+            reasons = count_reasons(choice.skipped)
+            raise UserError(f"{source}: none of {len(names)} photos can be used ({reasons})")
+    fingerprint = hashlib.sha256(b"".join(choice.kept)).hexdigest()
+    write(index, json.dumps([len(choice.kept), choice.skipped, fingerprint]).encode())
 
 
-def _usable(names, read, size, limit, kept, skipped):
-    """Yield the pixels of the first `limit` usable photos, and list all in `kept` or `skipped`.
+class _Choice:
+    """Which photos are used, and why the others are not."""
 
-    Reads in parallel, a few at a time, and never more than needed.
-    """
-    waiting = iter(names)
-    with ThreadPoolExecutor() as pool:
-        while part := list(islice(waiting, min(64, limit - len(kept)))):
-            results = pool.map(lambda name: _pixels(name, read, size), part)
-            for name, (data, reason) in zip(part, results):
-                digest = hashlib.sha256(data or b"").digest()
-                if digest in kept:
-                    reason = f"a duplicate of {kept[digest]}"
-                if reason:
-                    skipped.append((name, reason))
-                else:
-                    kept[digest] = name
-                    yield data
+    def __init__(self):
+        self.kept = {}              # digest of the pixels -> name
+        self.skipped = []           # (name, reason)
+
+    def usable(self, names, read, size, limit):
+        """Yield the pixels of the first `limit` usable photos, as bytes.
+
+        Reads in parallel, a few at a time, and never more than needed.
+        """
+        waiting = iter(names)
+        with ThreadPoolExecutor() as pool:
+            while part := list(islice(waiting, min(64, limit - len(self.kept)))):
+                results = pool.map(lambda name: _pixels(name, read, size), part)
+                for name, (data, reason) in zip(part, results):
+                    digest = hashlib.sha256(data or b"").digest()
+                    if digest in self.kept:
+                        reason = f"{DUPLICATE} {self.kept[digest]}"
+                    if reason:
+                        self.skipped.append((name, reason))
+                    else:
+                        self.kept[digest] = name
+                        yield data
+
+
+def count_reasons(skipped):
+    """How many photos were skipped for which reason, in words: "gray, or nearly gray: 5; ..."."""
+    counts = Counter()
+    for _, reason in skipped:
+        if reason.startswith(DUPLICATE):
+            counts["duplicates"] += 1
+        else:
+            # A PhotoError starts with the path of its photo.
+            counts[reason.partition(": ")[2] or reason] += 1
+    common = counts.most_common(4)
+    if others := len(skipped) - sum(count for _, count in common):
+        common.append(("other reasons", others))
+    return "; ".join(f"{reason}: {count}" for reason, count in common)
 
 
 def _pixels(name, read, size):

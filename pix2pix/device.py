@@ -7,7 +7,12 @@ from datetime import timedelta
 import torch
 from torch import distributed, nn
 
-from pix2pix.terminal import UsageError
+from pix2pix.terminal import UsageError, UserError
+
+LEFT_OVER = (
+    "the environment variables RANK and WORLD_SIZE are set, but not by torchrun: unset them, or "
+    "start several processes with torchrun"
+)
 
 
 def set_up(config):
@@ -79,19 +84,32 @@ def keep_freed_memory():
 
 
 def processes():
-    """This process's rank, and the number of processes that torchrun started; (0, 1) without it."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    """This process's rank, and the number of processes that torchrun started; (0, 1) without it.
+
+    Raises UserError if the environment has no such numbers.
+    """
+    try:
+        rank = int(os.environ.get("RANK", 0))
+        world = int(os.environ.get("WORLD_SIZE", 1))
+    except ValueError:
+        raise UserError(LEFT_OVER)
+    if not 0 <= rank < world:
+        raise UserError(LEFT_OVER)
+    return rank, world
 
 
 def join_processes(device):
-    """Under torchrun, connect to the other processes."""
-    if processes()[1] > 1:
-        is_cuda = device.type == "cuda"
-        distributed.init_process_group(
-            "nccl" if is_cuda else "gloo",
-            device_id=device if is_cuda else None,
-            timeout=timedelta(hours=12)            # rank 0 may prepare photos for hours
-        )
+    """Under torchrun, connect to the other processes. Raises UserError if it was not torchrun."""
+    if processes()[1] == 1:
+        return
+    if not {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise UserError(LEFT_OVER)
+    is_cuda = device.type == "cuda"
+    distributed.init_process_group(
+        "nccl" if is_cuda else "gloo",
+        device_id=device if is_cuda else None,
+        timeout=timedelta(hours=12)                 # rank 0 may prepare photos for hours
+    )
 
 
 @contextlib.contextmanager

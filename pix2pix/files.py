@@ -1,7 +1,14 @@
 """Files that appear whole or not at all."""
 import contextlib
+import errno
 import os
 import time
+
+# What fsync answers where there is no such thing: SMB, FUSE, network drives of Windows (EBADF).
+SYNC_REFUSED = {
+    errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES,
+    errno.EBADF
+}
 
 
 @contextlib.contextmanager
@@ -16,7 +23,7 @@ def whole_file(path):
         with open(part, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file)
         try:
             os.replace(part, path)
         except PermissionError:         # on Windows, while another program reads the file
@@ -24,6 +31,15 @@ def whole_file(path):
             os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sync(file):
+    """Wait until the disk has the file, if the file system can tell."""
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:            # a full or broken disk has other codes
+        if error.errno not in SYNC_REFUSED:
+            raise
 
 
 def write(path, content):

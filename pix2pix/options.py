@@ -3,6 +3,7 @@ import argparse
 from pathlib import Path
 from types import SimpleNamespace
 
+from pix2pix.data import NAMED_SETS
 from pix2pix.device import processes
 from pix2pix.models import ENCODER
 from pix2pix.terminal import ArgumentParser, UsageError, UserError
@@ -73,7 +74,7 @@ def _parser(description, defaults):
     parser = ArgumentParser(
         prog="train.py", description=description, argument_default=argparse.SUPPRESS
     )
-    parser.add_argument("--data", required=True, help="groups, demo or a folder of photos")
+    parser.add_argument("--data", required=True, help=f"{NAMED_SETS} or a folder of photos")
     for name, help in HELP.items():
         default = defaults[name]
         if default is False:

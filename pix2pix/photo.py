@@ -1,6 +1,5 @@
 """One photo file in, one photo file out: every format, orientation and color profile."""
 import io
-import os
 import re
 import sys
 from copy import copy
@@ -15,12 +14,6 @@ from pix2pix.terminal import UserError
 
 # Pillow may open only these formats. Others are unsafe: its PostScript reader runs a program.
 READABLE = "JPEG PNG WEBP TIFF BMP GIF PPM JPEG2000 AVIF".split()
-PHOTOS = """
-    .jpg .jpeg .jpe .jfif .mpo .png .apng .webp .tif .tiff .bmp .gif .ppm .pgm .pbm .pnm
-    .jp2 .j2k .j2c .jpc .jpf .jpx .avif .avifs
-""".split()
-UNREADABLE_PHOTOS = ".arw .cr2 .cr3 .dng .heic .heif .jxl .nef .orf .psd .raf".split()
-HIDDEN = re.compile(r"\.|@eaDir$|#recycle$|__MACOSX$")      # names, also those of NAS and macOS
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"}
 TIFF = {"format": "TIFF"}
 WRITABLE = {
@@ -55,29 +48,6 @@ STALE_XMP = re.compile(
 
 class PhotoError(UserError):
     """A photo that cannot be read or written, and why."""
-
-
-def find_photos(folder, leave_out=None):
-    """The photos below `folder`, and the problems met there.
-
-    Returns a sorted list of paths, chosen by extension, and a list of exceptions: one for each
-    folder that cannot be opened, and one that counts the photos in formats that cannot be read.
-    Skips hidden files and folders, and the folder `leave_out`. Both folders are resolved paths.
-    """
-    paths = []
-    problems = []
-    for parent, folders, names in os.walk(folder, onerror=problems.append):
-        paths += [Path(parent, name) for name in names if not HIDDEN.match(name)]
-        folders[:] = [
-            name for name in folders
-            if not HIDDEN.match(name) and Path(parent, name) != leave_out
-        ]
-    unreadable = [path.name for path in paths if path.suffix.lower() in UNREADABLE_PHOTOS]
-    if unreadable:
-        problems.append(PhotoError(
-            f"{len(unreadable)} files in formats that cannot be read, such as {min(unreadable)}"
-        ))
-    return sorted(path for path in paths if path.suffix.lower() in PHOTOS), problems
 
 
 def read_photo(path):

@@ -2,6 +2,7 @@
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL
@@ -10,11 +11,11 @@ import torch
 from PIL import Image, ImageColor
 
 from pix2pix import data, demo, photo
-from pix2pix.data import gather, load_photos, seeded, shuffle, split
+from pix2pix.data import count_reasons, gather, load_photos, seeded, shuffle, split
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
 from tests.helpers import (
-    CPU, PROGRAMS, Waits, at_call, raising, run_python, save_noise, watch
+    CPU, PROGRAMS, Waits, at_call, error_line, raising, run_python, run_train, save_noise, watch
 )
 
 
@@ -59,6 +60,14 @@ def test_results_among_the_photos_do_not_join_them(work):
     assert len(load_photos("runs/other", 32)[0]) == 1, "unless they are asked for"
 
 
+def test_the_results_of_a_run_do_not_join_the_photos_wherever_they_are(work):
+    for name in ("0.png", "my/run/samples/001.png", "my/run/curves.png", "my/samples/1.png"):
+        save_noise(f"photos/{name}", 16, 16, seed=len(name))
+    (work / "photos/my/run/checkpoint.pt").write_bytes(b"")
+    assert len(load_photos("photos", 32)[0]) == 2, "samples/ without a checkpoint is a name"
+    assert len(load_photos("photos/my/run/samples", 32)[0]) == 1, "unless they are asked for"
+
+
 def test_photos_are_used_from_a_colorfulness_of_10_on(work):
     """That of a single color is 0.3 times its distance from gray: here 9.9, and then 10.05."""
     (work / "photos").mkdir()
@@ -80,11 +89,13 @@ def test_colors_are_judged_at_256_pixels_whatever_the_size(work, size):
     assert len(images) == 1 and skipped == [["512.png", "gray, or nearly gray"]]
 
 
-def test_a_broken_link_does_not_cost_the_rest(work):
+def test_a_broken_link_is_skipped_by_name_and_does_not_cost_the_rest(work):
     save_noise("photos/a.png")
     (work / "photos/b.png").symlink_to("nowhere")
     (work / "photos/c.png").symlink_to("c.png")
-    assert len(load_photos("photos", 32)[0]) == 1
+    images, skipped, _ = load_photos("photos", 32)
+    assert len(images) == 1 and [name for name, _ in skipped] == ["b.png", "c.png"]
+    assert all(reason.endswith(": no such file") for _, reason in skipped)
 
 
 def test_the_second_start_reads_no_photo_and_finds_the_same(work, scenes, monkeypatch):
@@ -122,6 +133,46 @@ def test_a_photo_overwritten_within_the_same_second_is_read_anew(work):
         os.utime("photos/a.bmp", ns=(date, date))
         identities.append(load_photos("photos", 32)[2])
     assert len(set(identities)) == 2
+
+
+def test_another_folder_of_equal_names_sizes_and_dates_gets_its_own_pixels(work):
+    """Archives unpacked with fixed dates, for example."""
+    for seed, folder in enumerate(("first", "second")):
+        save_noise(f"{folder}/a.bmp", seed=seed)
+        os.utime(f"{folder}/a.bmp", (1000, 1000))
+    first, second = (load_photos(folder, 32) for folder in ("first", "second"))
+    assert not torch.equal(first[0], second[0]) and first[2] != second[2]
+
+
+def test_a_photo_replaced_by_one_of_equal_name_size_and_date_is_read_anew(work):
+    """As by `cp -p` and by `exiftool -P`."""
+    identities = []
+    for seed in range(2):
+        save_noise("photos/a.bmp", seed=seed)
+        os.utime("photos/a.bmp", (1000, 1000))
+        identities.append(load_photos("photos", 32)[2])
+    assert len(set(identities)) == 2
+
+
+def test_on_windows_a_replaced_photo_is_told_by_its_number(work, monkeypatch):
+    """What is ctime elsewhere is the time of creation there, which can be kept, too."""
+    times = SimpleNamespace(st_size=1, st_mtime_ns=2, st_ctime_ns=3)
+    monkeypatch.setattr(data, "os", SimpleNamespace(name="nt"))
+    versions = []
+    for number in (4, 5):
+        stat = SimpleNamespace(**vars(times), st_ino=number)
+        file = SimpleNamespace(stat=lambda: stat)
+        versions.append(data._version(file))
+    assert versions[0] != versions[1]
+
+
+def test_a_moved_folder_makes_the_cache_again_and_is_the_same_set(work, scenes):
+    shutil.copytree(scenes, "photos")
+    images, _, fingerprint = load_photos("photos", 32, limit=4)
+    os.rename("photos", "moved")
+    moved = load_photos("moved", 32, limit=4)
+    assert torch.equal(moved[0], images) and moved[2] == fingerprint
+    assert len(list(work.glob("data/cache/*.u8"))) == 2
 
 
 def test_another_version_makes_the_cache_again(work, scenes, monkeypatch):
@@ -195,6 +246,20 @@ def test_a_limit_counts_usable_photos(work, scenes):
     assert torch.equal(images, all_images[:6]) and [name for name, _ in skipped] == ["00.jpg"]
 
 
+def test_at_most_64_photos_are_read_ahead(monkeypatch):
+    """Otherwise all photos would be in memory if the disk is slow."""
+    read = []
+
+    def pixels(name, *_):
+        read.append(name)
+        return bytes([name]), None
+
+    monkeypatch.setattr(data, "_pixels", pixels)
+    usable = data._Choice().usable(list(range(200)), None, 32, 200)
+    assert next(usable) == bytes([0]) and len(read) <= 64
+    assert list(usable) == [bytes([name]) for name in range(1, 200)] and len(read) == 200
+
+
 def test_a_limit_of_0_is_none(work, scenes):
     assert len(load_photos(str(scenes), 32, limit=0)[0]) == 24
 
@@ -213,11 +278,45 @@ def test_missing_and_empty_folders_are_clear_errors(work):
     (work / "broken/a.jpg").write_text("text")
     for source, words in (
         ("nowhere", "no such folder"),
-        ("empty", "none of 0 photos can be used"),
+        ("empty", "empty: no photos found"),
         ("broken", "none of 1 photos can be used.*a format that cannot be read"),
     ):
         with pytest.raises(UserError, match=words):
             load_photos(source, 32)
+
+
+def test_a_set_without_a_usable_photo_says_how_many_were_left_out_and_why(work):
+    for index in range(3):
+        save_noise(f"photos/gray {index}.png", channels=1, seed=index)
+    for name in ("a.jpg", "sub/b.jpg"):
+        save_noise(f"photos/{name}")
+        Path("photos", name).write_text("no picture")
+    with pytest.raises(UserError) as caught:
+        load_photos("photos", 32)
+    assert str(caught.value) == (
+        "photos: none of 5 photos can be used (gray, or nearly gray: 3; damaged, or of a format "
+        "that cannot be read: 2)"
+    )
+
+
+def test_duplicates_of_different_photos_count_as_one_reason():
+    skipped = [["b", "a duplicate of a"], ["d", "a duplicate of c: d"], ["e", "/e: damaged"]]
+    assert count_reasons(skipped) == "duplicates: 2; damaged: 1"
+
+
+def test_many_reasons_are_no_long_line():
+    skipped = [[name, f"/{name}: is damaged in line {name}"] for name in "abcdefgh"]
+    words = count_reasons([*skipped, ["i", "gray"], ["j", "gray"]])
+    assert words.startswith("gray: 2; ") and words.endswith("; other reasons: 5")
+
+
+def test_a_folder_of_unreadable_formats_says_so_in_one_line(work, capsys):
+    (work / "photos").mkdir()
+    (work / "photos/b.heic").write_bytes(b"ftypheic")
+    assert run_train("photos") == 1
+    message = error_line(capsys.readouterr().err)
+    assert "1 files in formats that cannot be read, such as b.heic; " in message
+    assert message.endswith("no photos found")
 
 
 def test_a_split_is_disjoint_complete_and_decided_by_the_seed():

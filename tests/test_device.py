@@ -165,6 +165,8 @@ def meetings(monkeypatch):
     """The calls that make a process group, in process 3 of 4."""
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "29500")
     return stub(monkeypatch, torch.distributed, "init_process_group")
 
 
@@ -188,6 +190,39 @@ def test_processes_wait_for_hours_while_the_first_prepares_the_photos(meetings, 
 def test_a_process_alone_meets_nobody(meetings, monkeypatch):
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
+    join_processes(CPU)
+    assert processes() == (0, 1) and meetings == []
+
+
+@pytest.mark.parametrize(
+    "left_over",
+    [
+        {"WORLD_SIZE": "2"},
+        {"RANK": "3"},
+        {"RANK": "0", "WORLD_SIZE": "2"},
+        {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"},
+        {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"},
+        {"RANK": "2", "WORLD_SIZE": "2"},
+        {"RANK": "-1"},
+        {"RANK": "", "WORLD_SIZE": "two"}
+    ]
+)
+def test_variables_left_over_from_torchrun_are_one_clear_line(
+    work, monkeypatch, capsys, left_over
+):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in left_over.items():
+        monkeypatch.setenv(name, value)
+    assert run(train, "--data", "demo", "--no-pretrained", "--device", "cpu") == 1
+    message = error_line(capsys.readouterr().err)
+    assert message.startswith("the environment variables RANK and WORLD_SIZE are set, but not by")
+    assert "unset them" in message and list(work.iterdir()) == []
+
+
+def test_one_process_of_torchrun_meets_nobody(meetings, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
     join_processes(CPU)
     assert processes() == (0, 1) and meetings == []
 

@@ -1,4 +1,5 @@
 """Files appear whole or not at all, and what is read from them is data, never a program."""
+import errno
 import os
 
 import pytest
@@ -48,6 +49,23 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     files.write(path, b"whole")
     inode = path.stat().st_ino
     assert steps == [("on the disk", inode, 5), ("named", inode, 5)]
+
+
+@pytest.mark.parametrize("code", ["EINVAL", "ENOTSUP", "ENOSYS", "EPERM", "EACCES", "EBADF"])
+def test_a_file_is_written_where_fsync_is_refused(tmp_path, monkeypatch, code):
+    """As some network and FUSE file systems do."""
+    refusal = OSError(getattr(errno, code), "refused")
+    monkeypatch.setattr(os, "fsync", raising(refusal))
+    files.write(tmp_path / "a.txt", b"whole")
+    assert (tmp_path / "a.txt").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", "EIO"])
+def test_a_disk_that_is_full_or_broken_only_at_fsync_is_an_error(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(os, "fsync", raising(OSError(getattr(errno, code), "full")))
+    with pytest.raises(OSError, match="full"):
+        files.write(tmp_path / "a.txt", b"whole")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

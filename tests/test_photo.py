@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
 
-from pix2pix.photo import (
-    PhotoError, check_photo, content_box, find_photos, read_photo, shrink, write_photo
-)
+from pix2pix.folders import find_photos
+from pix2pix.photo import PhotoError, check_photo, content_box, read_photo, shrink, write_photo
 from tests.helpers import noise
 
 RGB = noise(61, 47)
@@ -965,50 +964,3 @@ def test_outputs_appear_whole_or_not_at_all(tmp_path):
         write_photo(Image.new("RGB", (16400, 1)), tmp_path / "out.webp")    # more than 16,383
     assert (tmp_path / "out.webp").read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def make_files(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"")
-
-
-def test_find_photos_leaves_other_files_and_the_output_folder_alone(tmp_path):
-    photos = ["a/folder.jpg/y.webp", "a/z.png", "b.JPG"]
-    others = ["a/Thumbs.db", "draw.eps", "notes.txt"]
-    make_files(tmp_path, *photos, *others, "out/b.JPG", "out/deeper/c.heic")
-    found, problems = find_photos(tmp_path, leave_out=tmp_path / "out")
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == photos and not problems
-    inside = find_photos(tmp_path / "a", leave_out=tmp_path)[0]
-    assert len(inside) == 2, "which does not lie in it"
-
-
-def test_find_photos_leaves_hidden_files_and_those_of_computers_alone(tmp_path):
-    hidden = [".b.jpg", "._b.jpg", ".trash/b.jpg", "a/.thumbs/deeper/b.jpg", ".hidden.heic"]
-    make_files(tmp_path, "a/b.jpg", "#1.jpg", *hidden)
-    make_files(tmp_path, *(f"a/{name}/b.jpg" for name in ("@eaDir", "#recycle", "__MACOSX")))
-    assert find_photos(tmp_path) == ([tmp_path / "#1.jpg", tmp_path / "a/b.jpg"], [])
-    assert len(find_photos(tmp_path / ".trash")[0]) == 1, "which was asked for"
-
-
-def test_find_photos_counts_the_photos_of_formats_that_cannot_be_read(tmp_path):
-    make_files(tmp_path, "a.jpg", "b.heic", "c/d.HEIC", "c/e.nef")
-    found, problems = find_photos(tmp_path)
-    assert found == [tmp_path / "a.jpg"]
-    line = "3 files in formats that cannot be read, such as b.heic"
-    assert [str(problem) for problem in problems] == [line]
-
-
-def test_find_photos_names_a_folder_that_cannot_be_read_and_goes_on(tmp_path, monkeypatch):
-    make_files(tmp_path, "a/b.jpg", "locked/c.jpg", "z.jpg")
-    scan = os.scandir
-
-    def scandir(path):
-        if str(path).endswith("locked"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    found, problems = find_photos(tmp_path)
-    assert found == [tmp_path / "a/b.jpg", tmp_path / "z.jpg"]
-    assert len(problems) == 1 and str(tmp_path / "locked") in str(problems[0])

@@ -1,30 +1,38 @@
-"""A set by name, from a server that has the real layout and fails as servers do."""
+"""Known sets by name, from a server that has the real layouts and fails as servers do."""
 import io
 import json
 import threading
 import time
+import zipfile
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 import torch
+from PIL import Image
 
+import train
 from pix2pix import data, demo, sets
 from pix2pix.data import load_photos
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
 from tests.helpers import (
-    Clock, at_call, error_line, no_training, raising, run_train, watch
+    Clock, at_call, error_line, no_training, noise, raising, run, run_train, watch
 )
 
 SHIPPED_PAUSES = sets.PAUSES
 TREE = "/tree?recursive=1"
+ARCHIVE = "/zips/train2017.zip"
 
 
-def jpeg(index):
+def jpeg(index, gray=False):
+    picture = demo.scene(index).resize((64, 48))
+    if gray:
+        picture = Image.fromarray(noise(60, 50, channels=1, seed=index))
     buffer = io.BytesIO()
-    demo.scene(index).resize((64, 48)).save(buffer, "JPEG")
+    picture.save(buffer, "JPEG")
     return buffer.getvalue()
 
 
@@ -38,6 +46,7 @@ class Server:
         self.files = {}
         self.troubles = {}
         self.requests = []
+        self.ranges = True
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -77,6 +86,13 @@ class Server:
             status = 302
             headers["Location"] = self.address + "/moved" + path
             self.files["/moved" + path] = body
+        span = handler.headers["Range"]
+        if span and self.ranges:
+            assert span.startswith("bytes=-")
+            whole = len(body)
+            body = body[-int(span[7:]):]
+            status = 206
+            headers["Content-Range"] = f"bytes {whole - len(body)}-{whole - 1}/{whole}"
         wrong = {"too long": 100, "too short": -100}
         headers["Content-Length"] = len(body) + wrong.get(trouble, 0)
         handler.send_response(status)
@@ -95,8 +111,9 @@ class Server:
 @pytest.fixture
 def server(work, monkeypatch):
     server = Server()
-    monkeypatch.setattr(sets, "LISTING", server.address + TREE)
-    monkeypatch.setattr(sets, "ADDRESS", f"{server.address}/raw/")
+    for name, listing, folder in (("groups", TREE, "/raw/"), ("coco", ARCHIVE, "/")):
+        here = {"listing": server.address + listing, "address": server.address + folder}
+        monkeypatch.setitem(sets.SETS, name, replace(sets.SETS[name], **here))
     monkeypatch.setattr(sets, "PAUSES", (0, 0))
     yield server
     server.stop()
@@ -127,6 +144,26 @@ def list_tree(server, names):
     server.files[TREE] = json.dumps(listing).encode()
 
 
+@pytest.fixture
+def coco(server, monkeypatch):
+    """An archive of 30 photos behind 17 MB of others, and the single files.
+
+    It has the zip64 records of a large one. Every third photo is gray, and 9 are wanted.
+    """
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 10)
+    monkeypatch.setitem(sets.SETS, "coco", replace(sets.SETS["coco"], usual_limit=9))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("train2017/", b"")
+        archive.writestr("large.bin", bytes(17 * 2**20))
+        for index in range(30):
+            name = f"train2017/{index * 37:012}.jpg"
+            server.files["/" + name] = jpeg(index, gray=index % 3 == 0)
+            archive.writestr(name, server.files["/" + name])
+    server.files[ARCHIVE] = buffer.getvalue()
+    assert b"PK\x06\x06" in buffer.getvalue()[-400:]    # the zip64 end of the central directory
+
+
 def photos(folder):
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*.jpg"))
 
@@ -144,6 +181,106 @@ def test_groups_comes_from_nothing_and_then_needs_no_network(server, groups, wor
     assert torch.equal(again[0], images) and again[2] == fingerprint
     assert len(load_photos("groups", 64)[0]) == 12 and capsys.readouterr().out == ""
     assert sorted(set(server.requests)) == sorted([TREE, *(f"/raw/{name}" for name in groups)])
+
+
+@pytest.mark.parametrize(
+    "name, terms, summary",
+    [
+        ("groups", "for non-commercial research", "11 photos to train on, 1 to validate on"),
+        ("coco", "each with a license of its own", "8 photos to train on, 1 to validate on")
+    ]
+)
+def test_a_set_by_name_is_fetched_and_ready_to_train_on(
+    server, groups, coco, capsys, monkeypatch, name, terms, summary
+):
+    no_training(monkeypatch)
+    assert run_train(name, "--val", 1) == 0
+    printed = capsys.readouterr().out
+    assert printed.index(terms) < printed.index(summary), "the terms come before the photos"
+    server.stop()
+    assert run_train(name, "--val", 1, "--out", "again") == 0, "and then needs no network"
+    assert terms not in capsys.readouterr().out
+
+
+def test_a_set_whose_list_never_arrives_has_shown_its_terms_first(server, capsys):
+    for name, photo_set in sets.SETS.items():
+        with pytest.raises(UserError, match="404"):
+            load_photos(name, 32)
+        assert capsys.readouterr().out == photo_set.terms + "\n"
+
+
+def test_coco_is_the_first_color_photos_in_an_order_that_never_changes(server, coco, work):
+    images, skipped, _ = load_photos("coco", 32)
+    order = json.loads((work / "data/coco/listing.json").read_text())
+    assert len(order) == 30 and order != sorted(order)
+    assert [int(name[-16:-4]) for name in order[:4]] == [999, 666, 296, 370]
+    assert len(images) == 9 and {reason for _, reason in skipped} == {"gray, or nearly gray"}
+    used = order[:9 + len(skipped)]
+    kept = [name for name in used if name not in dict(skipped)]
+    for image, name in zip(images, kept, strict=True):
+        assert torch.equal(image, shrink(read_photo(work / "data/coco" / name), (32, 32)))
+    assert photos("data/coco") == sorted(used), "and none beyond the ninth that can be used"
+    skipped_larger = load_photos("coco", 64)[1]
+    assert skipped_larger == skipped and photos("data/coco") == sorted(used)
+
+
+def test_a_limit_takes_more_of_coco_than_usual_or_less(server, coco):
+    assert [len(load_photos("coco", 32, limit)[0]) for limit in (4, 12, 0)] == [4, 12, 9]
+
+
+def test_coco_as_it_is_shipped_sees_all_names_and_takes_7750_of_them():
+    """The directory of the real archive, of 118,287 photos, has about 10 MB."""
+    shipped = sets.SETS["coco"]
+    assert shipped.usual_limit == 7750 and "7,750 of 118,287 photos" in shipped.terms
+    assert shipped.listing_tail >= 12e6
+
+
+@pytest.mark.parametrize("trouble", [500, "cut", "stall", "too long"])
+def test_a_trouble_that_passes_costs_nothing_of_coco(server, coco, monkeypatch, trouble):
+    lose_patience(monkeypatch, trouble)
+    server.troubles = {ARCHIVE: [trouble], "/train2017/000000000999.jpg": [trouble]}
+    images, skipped, _ = load_photos("coco", 32)
+    assert len(images) == 9 and "train2017/000000000999.jpg" in photos("data/coco")
+    assert server.requests.count(ARCHIVE) == 2
+
+
+def test_coco_that_fails_in_the_middle_goes_on_there_at_the_next_run(server, coco):
+    name = "/train2017/000000000370.jpg"            # the fourth
+    server.troubles = {name: ["cut", "..."]}
+    with pytest.raises(UserError, match="train2017/000000000370.jpg: .*what has arrived is kept"):
+        load_photos("coco", 32)
+    assert name not in photos("data/coco")
+    there = {"/" + path for path in photos("data/coco")}
+    server.troubles = {}
+    server.requests.clear()
+    assert len(load_photos("coco", 32)[0]) == 9
+    assert ARCHIVE not in server.requests and not there & set(server.requests)
+
+
+def test_an_archive_on_a_server_without_ranges_is_not_fetched_whole(server, coco):
+    server.ranges = False
+    with pytest.raises(UserError, match="zips/train2017.zip: .*does not send parts of files"):
+        load_photos("coco", 32)
+
+
+def test_a_third_set_is_one_record(server, capsys, monkeypatch):
+    server.files |= {"/names.json": b'["a.jpg"]', "/third/a.jpg": jpeg(0)}
+    monkeypatch.setitem(sets.SETS, "third", sets.PhotoSet(
+        terms="free for all",
+        listing=f"{server.address}/names.json",
+        names=json.loads,
+        address=f"{server.address}/third/"
+    ))
+    assert len(load_photos("third", 32)[0]) == 1 and capsys.readouterr().out == "free for all\n"
+
+
+def test_the_names_of_all_sets_are_in_the_help_and_in_the_error(capsys):
+    assert data.NAMED_SETS.split(", ") == [*sets.SETS, "demo"] == ["groups", "coco", "demo"]
+    with pytest.raises(SystemExit):
+        run(train, "--help")
+    assert "groups, coco, demo or a folder" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(UserError, match=r"no set of that name \(groups, coco, demo\)"):
+        load_photos("nowhere", 32)
 
 
 def test_photos_of_every_ending_and_name_are_found_and_fetched(server, work):

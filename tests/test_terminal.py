@@ -61,7 +61,8 @@ def test_a_fault_of_the_program_is_not_hidden():
 PROGRAMS = [
     (infer, ["家族.png", "out.png"], "error: \\u5bb6\\u65cf.png: no such file\n"),
     (train, ["--data", "été 家族", "--no-pretrained", "--device", "cpu"],
-     "error: --data été \\u5bb6\\u65cf: no such folder, and no set of that name\n")
+     "error: --data été \\u5bb6\\u65cf: no such folder, and no set of that name "
+     "(groups, coco, demo)\n")
 ]
 
 
