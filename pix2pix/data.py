@@ -24,7 +24,7 @@ from pix2pix.photo import PhotoError
 from pix2pix.terminal import UserError, progress
 
 CACHE = Path("data/cache")
-CACHE_VERSION = 1           # to be raised when the code would make other pixels of a photo
+CACHE_VERSION = 2           # to be raised when the code would make other pixels of a photo
 MIN_COLORFULNESS = 10       # as in ColorGAN: a photo below it teaches nothing
 MEASURED_AT = 256           # pixels; at every --size, the same photos are left out
 DUPLICATE = "a duplicate of"
@@ -38,6 +38,7 @@ def load_photos(source, size, limit=None):
         images: uint8 (N, 3, size, size), mapped from a cache file that is made on first use
         skipped: a list of [name, reason]
         fingerprint: a digest of the pixels
+        names: those of the N photos
 
     Skips photos that cannot be fetched or read, photos with a colorfulness under 10 at 256 pixels,
     exact duplicates, and the results of runs. `limit` keeps only the first so many, and reads no
@@ -52,12 +53,12 @@ def load_photos(source, size, limit=None):
     index = CACHE / f"{key}.json"
     if not (index.exists() and pixels.exists()):
         _make_cache(pixels, index, source, names, read, size, limit)
-    count, skipped, fingerprint = json.loads(index.read_text())
-    length = count * 3 * size**2
+    names, skipped, fingerprint = json.loads(index.read_text())
+    length = len(names) * 3 * size**2
     if pixels.stat().st_size != length:
         raise UserError(f"{pixels} is damaged: delete it, and it will be made again")
     images = torch.from_file(str(pixels), size=length, dtype=torch.uint8)
-    return images.view(count, 3, size, size), skipped, fingerprint
+    return images.view(-1, 3, size, size), skipped, fingerprint, names
 
 
 class Photos(NamedTuple):
@@ -74,8 +75,10 @@ def load_split(config, device):
     The split follows from the seed, --val and the number of photos alone. Exact duplicates are
     gone, so no photo is both trained on and validated on, not even in a resumed run.
     """
-    images, skipped, fingerprint = load_photos(config.data, config.size, config.limit)
+    images, skipped, fingerprint, names = load_photos(config.data, config.size, config.limit)
     train_indices, val_indices = split(len(images), config.val, config.seed)
+    if config.repeat:
+        train_indices = repeat(train_indices, names, config.repeat)
     if processes()[0] == 0:
         lines = "\n".join(f"{name}\t{reason}" for name, reason in skipped)
         write(config.out / "skipped.txt", lines.encode(errors="backslashreplace"))
@@ -97,6 +100,18 @@ def split(n, val, seed):
         )
     order = torch.randperm(n, generator=seeded((seed, 0)))
     return order[val:].sort().values, order[:val].sort().values
+
+
+def repeat(indices, names, folder_and_times):
+    """`indices`, those of the photos in a subfolder several times: "album=7" means 7 times.
+
+    So a few photos can weigh as much as many others. Raises UserError if the subfolder has none.
+    """
+    folder, _, times = folder_and_times.partition("=")
+    is_inside = torch.tensor([str(names[index]).startswith(f"{folder}/") for index in indices])
+    if not is_inside.any():
+        raise UserError(f"--repeat {folder_and_times}: no photo to train on is in {folder}/")
+    return torch.cat((indices[~is_inside], indices[is_inside].repeat(int(times))))
 
 
 def shuffle(indices, batch_size, seed, rank=0, world=1):
@@ -201,7 +216,8 @@ def _make_cache(pixels, index, source, names, read, size, limit):
             reasons = count_reasons(choice.skipped)
             raise UserError(f"{source}: none of {len(names)} photos can be used ({reasons})")
     fingerprint = hashlib.sha256(b"".join(choice.kept)).hexdigest()
-    write(index, json.dumps([len(choice.kept), choice.skipped, fingerprint]).encode())
+    names = list(choice.kept.values())
+    write(index, json.dumps([names, choice.skipped, fingerprint]).encode())
 
 
 class _Choice:

@@ -1,5 +1,6 @@
 """The options of train.py: their help and checks, and the checkpoint that --resume continues."""
 import argparse
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ HELP = {
     "lr": "learning rate of both Adam optimizers",
     "l1_weight": "weight of L1 against the GAN loss",
     "old_film": "train on L as old film would have seen the photos",
+    "repeat": "SUBFOLDER=K: train K times an epoch on the photos in this subfolder",
     "val": "validation photos, at most a fifth of all",
     "limit": "photos used, validation photos included; 0 is all",
     "seed": "seed of the split, the initial weights and the order of photos (0)",
@@ -33,6 +35,7 @@ HELP = {
 DEFAULTS = {                    # those of the algorithm are in train.py
     "out": "",
     "old_film": False,
+    "repeat": "",
     "val": 50,
     "limit": 0,
     "seed": 0,
@@ -116,6 +119,8 @@ def _check(config, typed):
         raise UsageError("--restore and --init-from both name the generator to start from")
     if config.restore and "gan_epochs" in typed:
         raise UsageError("--restore trains on L1 alone: leave out --gan-epochs")
+    if config.repeat and not re.fullmatch(r".+=[1-9]\d*", config.repeat):
+        raise UsageError(f"--repeat {config.repeat} is not of the form SUBFOLDER=K")
     out = config.out.resolve()
     if Path(config.data).resolve() in out.parents and Path("runs").resolve() not in out.parents:
         raise UsageError(f"--out {config.out} lies among the photos: choose a folder outside them")
