@@ -118,16 +118,17 @@ def init_weights(module):
 
 
 def update_ema(ema, net, step):
-    """Move `ema`, a moving average of `net`, toward it after the net's step number `step`.
-
-    Averages all weights and BatchNorm's statistics, but not its counters.
-    """
+    """Move `ema`, a moving average of `net`, toward it after the net's step number `step`."""
     # Over about 1,000 steps; over fewer at first, to forget the random weights.
     decay = min(0.999, step / (step + 9))
-    averages, values = ([tensor for tensor in part.state_dict().values()
-                         if tensor.is_floating_point()] for part in (ema, net))
     update = get_ema_multi_avg_fn(decay)        # ema = decay * ema + (1 - decay) * net
-    update(averages, values, None)
+    update(float_tensors(ema), float_tensors(net), None)
+
+
+def float_tensors(net):
+    """Weights and BatchNorm's statistics, without its counters."""
+    tensors = (*net.parameters(), *net.buffers())
+    return [tensor for tensor in tensors if tensor.is_floating_point()]
 
 
 def upsample_cat_conv(x, skip, weight):
