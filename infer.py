@@ -49,16 +49,13 @@ def guided_filter(L, ab):
 
 
 def enlarged_rows(maps, height, rows):
-    """The given rows of maps (B, C, h, W), stretched bilinearly to `height` rows: (B, C, rows, W).
-
-    `rows` (N,) may lie outside of 0 .. height - 1: there the maps are 0.
-    """
-    row = ((rows + 0.5) * maps.shape[2] / height - 0.5).clamp(0, maps.shape[2] - 1)
+    """The given rows, (N,), of maps (B, C, h, W) stretched bilinearly to `height`: (B, C, N, W)."""
+    last = maps.shape[2] - 1
+    row = ((rows + 0.5) * maps.shape[2] / height - 0.5).clamp(0, last)
     above = row.long()
-    below = (above + 1).clamp(max=maps.shape[2] - 1)
-    mixed = torch.lerp(maps[:, :, above], maps[:, :, below], (row - above)[:, None])
-    is_inside = (rows >= 0) & (rows < height)
-    return mixed * is_inside[:, None]
+    below = (above + 1).clamp(max=last)
+    weight = (row - above)[:, None]
+    return torch.lerp(maps.index_select(2, above), maps.index_select(2, below), weight)
 
 
 @torch.inference_mode()
@@ -84,7 +81,9 @@ def colorize(G, photo, size, strength=1.0):
         L = encode_L(strip[None].to(device))                            # (1, 1, rows, width)
         rows = torch.arange(y - top, end - top, device=device)
         slope, offset = enlarged_rows(maps, bottom - top, rows).split(2, dim=1)
-        rgb = decode(L, slope * L + offset)                             # (1, 3, rows, width)
+        is_content = (rows >= 0) & (rows < bottom - top)
+        ab = (slope * L + offset) * is_content[:, None]                 # (1, 2, rows, width)
+        rgb = decode(L, ab)                                             # (1, 3, rows, width)
         colored.paste(to_pil_image(rgb[0]), (0, y))
     return colored
 
