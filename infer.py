@@ -3,7 +3,9 @@
     python infer.py img.jpg out.jpg
     python infer.py album/ colored/
 """
+import errno
 import sys
+import unicodedata
 from pathlib import Path
 
 import torch
@@ -16,12 +18,12 @@ from pix2pix.device import keep_freed_memory, pick_device
 from pix2pix.folders import find_photos
 from pix2pix.photo import WRITABLE, PhotoError, content_box, read_photo, shrink, write_photo
 from pix2pix.repair import fill_holes, load_repairer
-from pix2pix.terminal import ArgumentParser, progress, run_program
+from pix2pix.terminal import ArgumentParser, UserError, progress, run_program
 from pix2pix.weights import load_generator
 
 BUNDLED_GENERATOR = Path(__file__).parent / "pix2pix/generator.pt"
-RADIUS = 4                  # of the guided filter, in pixels of what G sees
-EPSILON = 3e-4              # a variance of L: contrast far below it is no edge
+RADIUS = 3                  # of the guided filter, in pixels of what G sees
+EPSILON = 1e-4              # a variance of L: contrast far below it is no edge
 STRIP = 2**18               # pixels converted at once: 50 million would fill the memory
 MAX_PIXELS = 300_000_000    # A3 at 1200 dpi has 278 million, which take 8 GB
 
@@ -94,44 +96,55 @@ def parse_options(argv):
     add = parser.add_argument
     writable = " ".join(WRITABLE)
     add("input", type=Path, help="a photo, or a folder with all its subfolders")
-    add("output", type=Path, help=f"a file ({writable}); for a folder, a folder")
+    add("output", type=Path, help=f"a file ({writable}) or a folder; for a folder, a folder")
     add("--checkpoint", type=Path, default=BUNDLED_GENERATOR,
         help="a generator.pt of train.py (the bundled generator)")
-    add("--strength", type=float, default=1.0, help="0 is gray, 1.3 bolder (1.0)")
+    add("--strength", type=float, default=1.0, help="0 is gray, 1.3 bolder, 10 the most (1.0)")
     add("--repair", action="store_true",
         help="fill white cracks, flakes and worn edges, too: for damaged prints only")
     add("--device", default="auto", help="cpu, cuda:1, mps ..., or auto: cuda if any, else cpu")
     add("--overwrite", action="store_true", help="replace existing outputs, but never an input")
     args = parser.parse_args(argv)
+    is_into_folder = args.input.is_dir() or args.output.is_dir()
     if args.overwrite and args.input.resolve() in args.output.resolve().parents:
         parser.error("OUTPUT lies in INPUT: --overwrite could replace photos there")
-    if not args.input.is_dir() and args.output.suffix.lower() not in WRITABLE:
+    if not is_into_folder and args.output.suffix.lower() not in WRITABLE:
         parser.error(f"{args.input} is not a folder, and {args.output} has none of the extensions "
                      f"that can be written: {writable}")
-    if not args.strength >= 0:                          # also refuses NaN
-        parser.error(f"--strength {args.strength} is not 0 or more")
+    if not 0 <= args.strength <= 10:                    # also refuses NaN
+        parser.error(f"--strength {args.strength} is not between 0 and 10")
     return args
 
 
-def plan_folder(folder, out):
-    """The photos of a folder, for each its path in the folder `out`, and problems with the folder.
+def plan(source, output):
+    """What to color: pairs of a photo and its output, and problems met on the way.
 
-    A photo in a format that cannot be written becomes a .png. The path is None if another photo
-    already has it. Names that differ only in case count as equal, as they do on some disks.
+    `source` is a photo or a folder; `output` may be a folder in both cases, as for cp. A photo in a
+    format that cannot be written becomes a .png. An output is None if another photo already has
+    it. Names that differ only in case or in Unicode normalization count as equal, as they do on
+    some disks.
     """
-    folder = folder.resolve()
-    out = out.resolve()
-    sources, problems = find_photos(folder, out)
-    targets = []
+    if source.is_dir():
+        source = source.resolve()
+        output = output.resolve()
+        photos, problems = find_photos(source, output)
+        names = [photo.relative_to(source) for photo in photos]
+    elif output.is_dir():
+        photos = [source]
+        problems = []
+        names = [Path(source.name)]
+    else:
+        return [(source, output)], []
+    jobs = []
     taken = set()
-    for source in sources:
-        target = out / source.relative_to(folder)
+    for photo, name in zip(photos, names):
+        target = output / name
         if target.suffix.lower() not in WRITABLE:
             target = target.with_name(target.name + ".png")
-        name = str(target).casefold()
-        targets.append(None if name in taken else target)
-        taken.add(name)
-    return sources, targets, problems
+        key = unicodedata.normalize("NFC", str(target)).casefold()
+        jobs.append((photo, None if key in taken else target))
+        taken.add(key)
+    return jobs, problems
 
 
 def file_id(path):
@@ -140,51 +153,61 @@ def file_id(path):
     return stat.st_dev, stat.st_ino
 
 
+def check_target(source, target, inputs):
+    """Raise PhotoError if the output must not be written. `inputs` holds the ids of all photos."""
+    if target is None:
+        raise PhotoError(f"{source}: another photo has the same output: rename one")
+    if target.exists() and file_id(target) in inputs:
+        raise PhotoError(f"{target}: an input is never written")
+
+
+def color_file(G, R, source, target, strength):
+    """Color one photo file, and repair it first if there is a Repairer R."""
+    photo = read_photo(source)
+    if R:
+        fill_holes(R, photo)
+    colored = colorize(G, photo, G.config["size"], strength)
+    write_photo(colored, target, like=photo)
+
+
+def is_disk_full(error):
+    cause = error.__cause__ or error                    # write_photo says which photo it was
+    return getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+
+
 def infer(argv):
     keep_freed_memory()
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2        # Pillow refuses twice as many
     args = parse_options(argv)
     device = pick_device(args.device)
     G = load_generator(args.checkpoint, device)
-    if args.repair:
-        R = load_repairer(args.checkpoint, device)
+    R = load_repairer(args.checkpoint, device) if args.repair else None
+    jobs, errors = plan(args.input, args.output)
+    inputs = {file_id(source) for source, _ in jobs if source.exists()}
     is_folder = args.input.is_dir()
-    if is_folder:
-        sources, targets, problems = plan_folder(args.input, args.output)
-    else:
-        sources = [args.input]
-        targets = [args.output]
-        problems = []
-    inputs = {file_id(source) for source in sources if source.exists()}
-
-    def color_one(source, target):
-        """Return "colored", "skipped" or the error."""
+    colored = 0
+    skipped = 0
+    for source, target in progress(jobs, len(jobs), "photo"):
         try:
-            if target is None:
-                raise PhotoError(f"{source}: another photo has the same output: rename one")
-            if target.exists() and file_id(target) in inputs:
-                raise PhotoError(f"{target}: an input is never written")
-            if target.exists() and not args.overwrite:
-                if is_folder:
-                    return "skipped"
+            check_target(source, target, inputs)
+            if not target.exists() or args.overwrite:
+                color_file(G, R, source, target, args.strength)
+                colored += 1
+            elif is_folder:
+                skipped += 1
+            else:
                 raise PhotoError(f"{target} already exists: --overwrite replaces it")
-            photo = read_photo(source)
-            if args.repair:
-                fill_holes(R, photo)
-            write_photo(colorize(G, photo, G.config["size"], args.strength), target, like=photo)
-            return "colored"
-        except (PhotoError, OSError) as error:
-            return error
-
-    jobs = map(color_one, sources, targets)
-    results = list(progress(jobs, len(sources), "photo"))
-    errors = problems + [result for result in results if isinstance(result, Exception)]
+        except UserError as error:
+            if is_disk_full(error):
+                raise
+            errors.append(error)
+        except Exception as error:      # whatever it is, the other photos are colored
+            if is_disk_full(error) or not is_folder:
+                raise
+            errors.append(PhotoError(f"{source}: {type(error).__name__}: {error}"))
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
-    print(
-        f"{results.count('colored')} colored, {results.count('skipped')} skipped (already there), "
-        f"{len(errors)} failed"
-    )
+    print(f"{colored} colored, {skipped} skipped (already there), {len(errors)} failed")
     return 1 if errors else 0
 
 
