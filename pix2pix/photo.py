@@ -89,7 +89,12 @@ def read_photo(path):
     """
     if not Path(path).is_file():                    # a pipe would block forever
         raise PhotoError(f"{path}: no such file")
-    return _read(path, path)
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise PhotoError(f"{path}: {error.strerror}")
+    with file:
+        return _read(file, path)
 
 
 def check_photo(content):
@@ -163,6 +168,7 @@ def warn(name, message):
 
 
 def _read(file, name):
+    """The photo in an open file. Given a path instead, Pillow would scramble some turned TIFFs."""
     try:
         with Image.open(file, formats=READABLE) as image:
             _go_to_first_page(image, name)

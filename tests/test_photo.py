@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePl
 from pix2pix.photo import (
     PhotoError, check_photo, content_box, find_photos, read_photo, shrink, write_photo
 )
-from tests.helpers import noise
+from tests.helpers import noise, raising
 
 RGB = noise(61, 47)
 GRAY = noise(61, 47, channels=1)
@@ -414,6 +414,37 @@ def test_photos_stand_upright(tmp_path, orientation):
     assert difference(tmp_path / "again.png", upright) == 0
 
 
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}  # orientation -> how an upright picture is turned when it is stored
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "RGB", "RGBA", "CMYK"])
+def test_a_tiff_of_every_mode_stands_upright(tmp_path, mode, compression):
+    """Pillow scrambles some of those without compression if it opens the path itself."""
+    white = Image.new("RGBA", (61, 47), "white")
+    if mode == "I;16":
+        source = Image.fromarray(GRAY.astype(np.uint16) * 257)
+        expected = Image.fromarray(GRAY)
+    else:
+        source = Image.fromarray(RGB).convert(mode)
+        if mode in ("LA", "RGBA"):
+            source.putalpha(Image.fromarray(GRAY))
+        expected = Image.alpha_composite(white, source.convert("RGBA")).convert("RGB")
+    for orientation, turn in STORED.items():
+        stored = source.transpose(turn) if turn is not None else source
+        stored.save(tmp_path / "o.tif", tiffinfo={274: orientation}, compression=compression)
+        assert difference(tmp_path / "o.tif", expected) <= 1, orientation
+
+
 def srgb_profile():
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -636,6 +667,13 @@ def test_the_content_of_a_whole_photo_passes_and_no_other():
     for content in (b"", whole[:2000], b"<!DOCTYPE html><html></html>"):
         with pytest.raises(PhotoError):
             check_photo(content)
+
+
+def test_a_file_that_may_not_be_read_is_refused_by_name(tmp_path, monkeypatch):
+    (tmp_path / "locked.png").write_bytes(b"")
+    monkeypatch.setattr("builtins.open", raising(PermissionError(13, "Permission denied")))
+    with pytest.raises(PhotoError, match="locked.png: Permission denied"):
+        read_photo(tmp_path / "locked.png")
 
 
 def test_pipes_devices_folders_and_missing_files_are_refused_at_once(tmp_path):
