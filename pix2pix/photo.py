@@ -29,7 +29,8 @@ WRITABLE = {
     ".png": {"format": "PNG"},
     ".webp": {"format": "WEBP", "lossless": True},
     ".tif": TIFF,
-    ".tiff": TIFF
+    ".tiff": TIFF,
+    ".bmp": {"format": "BMP"},
 }
 MAX_IN_JPEG = {"exif": 65533, "xmp": 65502}         # bytes
 MAX_JPEG_SIDE = 65500                               # pixels, by libjpeg
@@ -83,9 +84,9 @@ def find_photos(folder, leave_out=None):
 def read_photo(path):
     """The photo as upright 8-bit sRGB, mode "RGB"; .info holds its exif and xmp (bytes) and dpi.
 
-    16-bit pictures are divided by 257, and transparency lies on white. Of several pages or frames,
-    the first is used, with a warning. Raises a one-line PhotoError for what cannot be read
-    correctly.
+    16-bit values are divided by 257, floating-point ones multiplied by 255, and transparency lies
+    on white. Of several pages or frames, the first is used, with a warning. Raises a one-line
+    PhotoError for what cannot be read correctly.
     """
     if not Path(path).is_file():                    # a pipe would block forever
         raise PhotoError(f"{path}: no such file")
@@ -109,30 +110,15 @@ def write_photo(image, path, like=None):
     The extension decides the format: JPEG at quality 95 without chroma subsampling, the others
     lossless. The file appears whole or not at all. Raises PhotoError.
     """
-    options = {"exif": b"", "xmp": b"", "icc_profile": _srgb_profile()}
-    options |= like.info if like else {}
-    options |= WRITABLE[path.suffix.lower()]
-    match options["format"]:
-        case "JPEG":
-            if max(image.size) > MAX_JPEG_SIDE:
-                raise PhotoError(f"{path}: a JPEG has at most {MAX_JPEG_SIDE} pixels a side")
-            for kind, most in MAX_IN_JPEG.items():
-                if len(options[kind]) > most:
-                    warn(path, f"its {kind.upper()} is too long for a JPEG, and left out")
-                    options[kind] = b""
-        case "PNG" if options["xmp"]:
-            options["pnginfo"] = PngImagePlugin.PngInfo()
-            options["pnginfo"].add_itxt("XML:com.adobe.xmp", options["xmp"].decode(errors="ignore"))
-        case "TIFF":
-            exif = Image.Exif()
-            exif.load(options["exif"])
-            exif[TAG.XMLPacket] = options["xmp"]
-            options["exif"] = exif
+    options = WRITABLE[path.suffix.lower()]
+    if options["format"] == "JPEG" and max(image.size) > MAX_JPEG_SIDE:
+        raise PhotoError(f"{path}: a JPEG has at most {MAX_JPEG_SIDE} pixels a side")
     try:
+        metadata = _metadata_options(like.info if like else {}, options["format"], path)
         with whole_file(path) as file:
-            image.save(file, **options)
+            image.save(file, icc_profile=_srgb_profile(), **metadata, **options)
     except Exception as error:          # a full disk, a side too long for the format
-        raise PhotoError(f"{path}: cannot be written: {error}")
+        raise PhotoError(f"{path}: cannot be written: {error}") from error
 
 
 def shrink(photo, size):
@@ -210,7 +196,8 @@ def _check_tiff(image):
     tags = image.tag_v2
     bits = tags.get(TAG.BitsPerSample)
     if (
-        image.mode in ("I", "La", "F")                  # 32 bits; premultiplied gray; float
+        image.mode in ("I", "La")                       # 32 bits; premultiplied gray
+        or image.mode == "F" and tags.prefix == b"MM" and tags.get(TAG.Compression, 1) != 1
         or bits == (12,)
         or tags.get(TAG.SampleFormat) == (2,)           # signed
         or tags.get(TAG.PlanarConfiguration) == 2 and bits != (8, 8, 8)     # planes
@@ -226,9 +213,7 @@ def _upright_srgb(image, name):
     info = {"exif": _turn_upright(image, name), "xmp": xmp}
     if all(1 < value < 65535 for value in dpi):     # 1 is Pillow's for none
         info["dpi"] = dpi
-    if image.mode == "F":
-        raise ValueError("floating-point pictures cannot be read")
-    if image.mode.startswith("I"):
+    if image.mode == "F" or image.mode.startswith("I"):
         image = _to_8_bits(image)
     mode = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
     flat = image.convert(mode)
@@ -253,6 +238,7 @@ def _turn_upright(image, name):
         camera = exif.get_ifd(TAG.ExifOffset) if TAG.ExifOffset in exif else {}
         for stale in STALE:
             camera.pop(TAG[stale], None)
+        exif.bigtiff = False            # EXIF has the layout of a small TIFF
         return exif.tobytes() if len(exif) else b""
     except Exception:
         warn(name, "its EXIF is damaged, and left out")
@@ -260,8 +246,14 @@ def _turn_upright(image, name):
 
 
 def _to_8_bits(image):
-    """16-bit gray as 8 bits. Pillow's own conversion would clip it at 255."""
-    levels = np.uint8(np.asarray(image) / 257 + 0.5)
+    """16-bit or floating-point gray as 8 bits. Pillow's own conversion would clip it at 255."""
+    values = np.asarray(image)
+    scale = 1 / 257
+    if image.mode == "F":
+        scale = 255
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError("its floating-point values are not all from 0 (black) to 1 (white)")
+    levels = np.uint8(values * scale + 0.5)
     if image.format == "TIFF" and not image.tag_v2.get(TAG.PhotometricInterpretation):
         levels = 255 - levels                       # white is zero
     return Image.fromarray(levels)
@@ -274,6 +266,26 @@ def _to_srgb(flat, icc, name):
     except Exception as error:
         warn(name, f"its color profile is ignored: {error}")
         return flat
+
+
+def _metadata_options(info, format, path):
+    """The options of Image.save for the metadata in `info`."""
+    options = {"exif": b"", "xmp": b""} | info
+    match format:
+        case "JPEG":
+            for kind, most in MAX_IN_JPEG.items():
+                if len(options[kind]) > most:
+                    warn(path, f"its {kind.upper()} is too long for a JPEG, and left out")
+                    options[kind] = b""
+        case "PNG" if options["xmp"]:
+            options["pnginfo"] = PngImagePlugin.PngInfo()
+            options["pnginfo"].add_itxt("XML:com.adobe.xmp", options["xmp"].decode(errors="ignore"))
+        case "TIFF":
+            exif = Image.Exif()
+            exif.load(options["exif"])
+            exif[TAG.XMLPacket] = options["xmp"]
+            options["exif"] = exif
+    return options
 
 
 def _srgb_profile():

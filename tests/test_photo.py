@@ -1,4 +1,5 @@
 """Any photo that a person owns: read right, written whole."""
+import errno
 import io
 import os
 import struct
@@ -140,14 +141,31 @@ def test_sixteen_bits_are_divided_by_257(tmp_path):
         assert difference(tmp_path / name, (pixels / 257).round()) == 0
 
 
-def test_floating_point_pictures_are_refused(tmp_path):
-    """Nobody knows which of their values is white."""
-    Image.fromarray(np.zeros((4, 5), np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(PhotoError, match="float.tif: damaged, or of a kind of TIFF"):
-        read_photo(tmp_path / "float.tif")
-    (tmp_path / "float.pfm").write_bytes(b"Pf\n2 1\n-1.0\n" + bytes(8))
-    with pytest.raises(PhotoError, match="float.pfm: floating-point pictures cannot be read"):
-        read_photo(tmp_path / "float.pfm")
+def save_floats(path, values):
+    """Write float32 (H, W) as a TIFF, or as the PFM of one channel, which starts at the bottom."""
+    if path.suffix == ".tif":
+        Image.fromarray(values).save(path)
+    else:
+        height, width = values.shape
+        header = f"Pf\n{width} {height}\n-1.0\n".encode()
+        path.write_bytes(header + values[::-1].astype("<f4").tobytes())
+
+
+@pytest.mark.parametrize("name", ["float.tif", "float.pfm"])
+def test_floating_point_pictures_are_black_at_0_and_white_at_1(tmp_path, name):
+    save_floats(tmp_path / name, np.float32(GRAY / 255))
+    assert difference(tmp_path / name, GRAY) == 0
+    save_floats(tmp_path / name, np.float32([[0, 0.5, 1]]))
+    assert levels(read_photo(tmp_path / name))[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("name", ["float.tif", "float.pfm"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, 255, np.inf, np.nan])
+def test_floating_point_values_beyond_0_and_1_are_refused(tmp_path, name, value):
+    """Nobody knows which of them is white."""
+    save_floats(tmp_path / name, np.float32([[0, 1, value]]))
+    with pytest.raises(PhotoError, match=f"{name}: its floating-point values are not all from 0"):
+        read_photo(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -277,6 +295,16 @@ def test_a_tiff_that_says_nothing_of_black_and_white_is_white_at_zero(tmp_path):
         del tags[262]
         (tmp_path / "w.tif").write_bytes(tiff((tags, data)))
         assert difference(tmp_path / "w.tif", GRAY) <= 1
+
+
+def test_a_compressed_floating_point_tiff_in_big_endian_order_is_refused(tmp_path):
+    """Pillow swaps its bytes: a white picture would come out black."""
+    page = tiff_page(np.ones((40, 64)), "f4", order=">")
+    (tmp_path / "f.tif").write_bytes(tiff(page, order=">"))
+    assert difference(tmp_path / "f.tif", np.full((40, 64), 255)) == 0
+    (tmp_path / "f.tif").write_bytes(tiff(deflated(page), order=">"))
+    with pytest.raises(PhotoError, match="f.tif: damaged, or of a kind of TIFF"):
+        read_photo(tmp_path / "f.tif")
 
 
 @pytest.mark.parametrize(
@@ -971,7 +999,7 @@ def test_a_tiff_lends_a_photo_neither_a_dpi_that_it_has_not_nor_its_own_tags(tmp
         assert "dpi" not in image.info and "exif" not in image.info
 
 
-@pytest.mark.parametrize("extension", [".png", ".webp", ".tif", ".tiff"])
+@pytest.mark.parametrize("extension", [".png", ".webp", ".tif", ".tiff", ".bmp"])
 def test_lossless_formats_are_lossless(tmp_path, extension):
     write_photo(Image.fromarray(RGB), tmp_path / f"out{extension}")
     assert difference(tmp_path / f"out{extension}", RGB) == 0
@@ -1003,6 +1031,38 @@ def test_outputs_appear_whole_or_not_at_all(tmp_path):
         write_photo(Image.new("RGB", (16400, 1)), tmp_path / "out.webp")    # more than 16,383
     assert (tmp_path / "out.webp").read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_whatever_goes_wrong_in_writing_is_an_error_of_that_photo(tmp_path):
+    photo = Image.fromarray(RGB)
+    for broken in ({"exif": b"Exif\0\0II+"}, {"exif": 5}, {"dpi": "many"}):
+        photo.info = broken
+        with pytest.raises(PhotoError, match="out.tif: cannot be written: "):
+            write_photo(photo, tmp_path / "out.tif", like=photo)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_the_cause_of_the_error(tmp_path, monkeypatch):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(os, "fsync", raising(full))
+    with pytest.raises(PhotoError, match="out.png: .*No space left") as caught:
+        write_photo(Image.fromarray(RGB), tmp_path / "out.png")
+    assert caught.value.__cause__ is full
+
+
+@pytest.mark.parametrize("extension", HOLDERS)
+@pytest.mark.parametrize("described", [False, True])
+def test_a_bigtiff_becomes_any_format(tmp_path, extension, described):
+    exif = Image.Exif()
+    exif[0x010E] = "Grandmother, 1931"
+    tags = exif if described else {}
+    out = tmp_path / f"out{extension}"
+    Image.fromarray(RGB).save(tmp_path / "in.tif", big_tiff=True, tiffinfo=tags)
+    photo = read_photo(tmp_path / "in.tif")
+    write_photo(photo, out, like=photo)
+    assert Image.open(out).getexif().get(0x010E) == ("Grandmother, 1931" if described else None)
+    assert b"Exif\0\0II+" not in out.read_bytes(), "small TIFF is what EXIF is made of"
+    assert difference(out, RGB) <= (16 if extension == ".jpg" else 0)
 
 
 def make_files(folder, *names):
