@@ -34,6 +34,10 @@ WRITABLE = {
 }
 MAX_IN_JPEG = {"exif": 65533, "xmp": 65502}         # bytes
 MAX_JPEG_SIDE = 65500                               # pixels, by libjpeg
+JPEG_START = b"\xff\xd8"
+JPEG_END = b"\xff\xd9"
+# Pixels that nobody has seen, for each of the eight segments that may be next.
+JPEG_FILLER = b"".join(b"U" * 64 + bytes([0xFF, 0xD0 + number]) for number in range(8))
 BORDER_NOISE = 6                                    # root mean square, in levels of 255
 
 TAG = ExifTags.Base
@@ -95,7 +99,13 @@ def read_photo(path):
     except OSError as error:
         raise PhotoError(f"{path}: {error.strerror}")
     with file:
-        return _read(file, path)
+        try:
+            return _read(file, path)
+        except PhotoError:
+            photo = _read_without_end(file, path)
+            if photo is None:
+                raise
+            return photo
 
 
 def check_photo(content):
@@ -151,6 +161,26 @@ def _content(lines):
 
 def warn(name, message):
     print(f"warning: {name}: {message}", file=sys.stderr)
+
+
+def _read_without_end(file, name):
+    """The photo in a JPEG that lacks only its last bytes, with a warning. None if it lacks more."""
+    file.seek(0)
+    if file.read(2) != JPEG_START:
+        return None
+    file.seek(0)
+    content = file.read().rstrip(b"\xff")           # perhaps half of a marker
+    try:
+        photo = _read(io.BytesIO(content + JPEG_END), name)
+        # libjpeg makes up what is missing. It then depends on what follows.
+        versions = [content + JPEG_END, content + JPEG_FILLER + JPEG_END]
+        pictures = [Image.open(io.BytesIO(version), formats=["JPEG"]) for version in versions]
+        if pictures[0].tobytes() != pictures[1].tobytes():
+            return None
+    except Exception:
+        return None
+    warn(name, "its last bytes are missing")
+    return photo
 
 
 def _read(file, name):

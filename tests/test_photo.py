@@ -2,6 +2,7 @@
 import errno
 import io
 import os
+import re
 import struct
 import time
 import zlib
@@ -695,6 +696,55 @@ def test_the_content_of_a_whole_photo_passes_and_no_other():
     for content in (b"", whole[:2000], b"<!DOCTYPE html><html></html>"):
         with pytest.raises(PhotoError):
             check_photo(content)
+
+
+ENDS = [
+    {},
+    {"progressive": True},
+    {"subsampling": 0},
+    {"restart_marker_rows": 1},
+]  # of JPEGs
+
+
+@pytest.mark.parametrize("options", ENDS)
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_read_with_a_warning(
+    tmp_path, capsys, options, missing
+):
+    path = tmp_path / "end.jpg"
+    Image.fromarray(noise(300, 200)).save(path, **options)
+    whole = read_photo(path)
+    path.write_bytes(path.read_bytes()[:-missing])
+    assert (levels(read_photo(path)) == levels(whole)).all()
+    assert capsys.readouterr().err == f"warning: {path}: its last bytes are missing\n"
+
+
+@pytest.mark.parametrize("options", ENDS)
+@pytest.mark.parametrize("missing", [5, 6, 20, 100, 1000])
+def test_a_jpeg_that_lacks_lines_is_refused(tmp_path, options, missing):
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(noise(300, 200)).save(path, **options)
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(PhotoError, match="cut.jpg: .*truncated"):
+        read_photo(path)
+
+
+def test_a_jpeg_that_ends_between_two_of_its_segments_is_refused(tmp_path):
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(noise(300, 200)).save(path, restart_marker_rows=1)
+    whole = path.read_bytes()
+    markers = [place for place in range(len(whole)) if re.match(rb"\xff[\xd0-\xd7]", whole[place:])]
+    assert len(markers) > 10
+    for marker in markers:
+        for length in (marker, marker + 1, marker + 2):
+            path.write_bytes(whole[:length])
+            with pytest.raises(PhotoError, match="cut.jpg: .*truncated"):
+                read_photo(path)
+
+
+def test_a_download_has_to_be_complete_to_the_last_byte():
+    with pytest.raises(PhotoError, match="truncated"):
+        check_photo(jpeg_bytes()[:-2])
 
 
 def test_a_file_that_may_not_be_read_is_refused_by_name(tmp_path, monkeypatch):
