@@ -36,8 +36,9 @@ MAX_IN_JPEG = {"exif": 65533, "xmp": 65502}         # bytes
 MAX_JPEG_SIDE = 65500                               # pixels, by libjpeg
 JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
-# Pixels that nobody has seen, for each of the eight segments that may be next.
-JPEG_FILLER = b"".join(b"U" * 64 + bytes([0xFF, 0xD0 + number]) for number in range(8))
+# Pixels for each of the eight segments that may be next. libjpeg itself makes up zeros.
+SEGMENTS = [b"\xaa" * 64 + bytes([0xFF, 0xD0 + number]) for number in range(8)]
+JPEG_FILLERS = [b"", b"".join(SEGMENTS), b"".join(SEGMENTS[4:])]
 BORDER_NOISE = 6                                    # root mean square, in levels of 255
 
 TAG = ExifTags.Base
@@ -172,15 +173,16 @@ def _read_without_end(file, name):
     content = file.read().rstrip(b"\xff")           # perhaps half of a marker
     try:
         photo = _read(io.BytesIO(content + JPEG_END), name)
-        # libjpeg makes up what is missing. It then depends on what follows.
-        versions = [content + JPEG_END, content + JPEG_FILLER + JPEG_END]
-        pictures = [Image.open(io.BytesIO(version), formats=["JPEG"]) for version in versions]
-        if pictures[0].tobytes() != pictures[1].tobytes():
-            return None
+        if len({_jpeg_pixels(content + filler + JPEG_END) for filler in JPEG_FILLERS}) > 1:
+            return None                             # missing pixels come from what follows
     except Exception:
         return None
     warn(name, "its last bytes are missing")
     return photo
+
+
+def _jpeg_pixels(content):
+    return Image.open(io.BytesIO(content), formats=["JPEG"]).tobytes()
 
 
 def _read(file, name):
@@ -205,6 +207,8 @@ def _go_to_first_page(image, name):
         _check_tiff(image)
     else:
         pages = range(getattr(image, "n_frames", 1))
+        if image.format == "PNG" and "transparency" in image.info:
+            _scale_transparent_color(image)
     # The other pictures in a phone's MPO are previews and depth maps, which nobody misses.
     if len(pages) > 1 and image.format != "MPO":
         warn(name, f"only the first of its {len(pages)} pages or frames is used")
@@ -236,6 +240,15 @@ def _check_tiff(image):
         raise UnidentifiedImageError
 
 
+def _scale_transparent_color(image):
+    """Scale a PNG's transparent gray level to 8 bits, as Pillow does with the pixels only."""
+    raw_mode = image.tile[0].args
+    if raw_mode == "RGB;16B":
+        raise ValueError("16-bit RGB with a transparent color cannot be read")
+    if raw_mode in ("L;2", "L;4"):
+        image.info["transparency"] *= 85 if raw_mode == "L;2" else 17
+
+
 def _upright_srgb(image, name):
     icc = image.info.get("icc_profile")
     dpi = [float(value) for value in image.info.get("dpi", [1])]
@@ -243,13 +256,13 @@ def _upright_srgb(image, name):
     info = {"exif": _turn_upright(image, name), "xmp": xmp}
     if all(1 < value < 65535 for value in dpi):     # 1 is Pillow's for none
         info["dpi"] = dpi
+    alpha = _alpha(image, name)
     if image.mode == "F" or image.mode.startswith("I"):
         image = _to_8_bits(image)
     mode = {"1": "L", "L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
     flat = image.convert(mode)
-    if image.has_transparency_data:
-        white = Image.new(mode, flat.size, "white")
-        flat = Image.composite(flat, white, image.convert("RGBA").getchannel("A"))
+    if alpha:
+        flat = Image.composite(flat, Image.new(mode, flat.size, "white"), alpha)
     if icc:
         flat = _to_srgb(flat, icc, name)
     photo = flat.convert("RGB")
@@ -273,6 +286,25 @@ def _turn_upright(image, name):
     except Exception:
         warn(name, "its EXIF is damaged, and left out")
         return b""
+
+
+def _alpha(image, name):
+    """How opaque each pixel is, mode "L", or None if the picture is to be taken as opaque."""
+    if not image.has_transparency_data:
+        return None
+    if image.mode.startswith("I"):                  # has a transparent gray level of 16 bits
+        is_opaque = np.asarray(image) != image.info["transparency"]
+        alpha = Image.fromarray(np.uint8(255 * is_opaque))
+    else:
+        alpha = image.convert("RGBA").getchannel("A")
+    least, most = alpha.getextrema()
+    if least == 255:
+        return None
+    if most == 0:                                   # many programs mean nothing by it
+        warn(name, "it is wholly transparent: alpha ignored")
+        return None
+    warn(name, "it is partly transparent, and laid on white")
+    return alpha
 
 
 def _to_8_bits(image):

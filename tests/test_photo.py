@@ -384,16 +384,72 @@ def test_a_phones_second_picture_is_passed_over_in_silence(tmp_path, capsys):
     assert capsys.readouterr().err == "" and find_photos(tmp_path)[0] == [tmp_path / "phone.mpo"]
 
 
-@pytest.mark.parametrize("bits, channels", [(1, 1), (8, 1), (8, 3)])
-def test_the_transparent_color_of_a_png_becomes_white(tmp_path, bits, channels):
-    pixels = noise(61, 47, channels, top=2**bits, dtype=np.uint16)
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("bits, channels", [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 3)])
+def test_the_transparent_color_of_a_png_becomes_white(tmp_path, bits, channels, interlaced):
+    pixels = noise(61, 47, channels, top=2**16, dtype=np.uint16) >> 16 - bits
     key = pixels[20, 30]
     is_key = (pixels == key).reshape(47, 61, -1).all(axis=-1)
     content = struct.pack(f">{channels}H", *np.atleast_1d(key))
-    (tmp_path / "key.png").write_bytes(with_chunk(png(pixels, bits, False), b"tRNS", content))
+    (tmp_path / "key.png").write_bytes(with_chunk(png(pixels, bits, interlaced), b"tRNS", content))
     expected = (pixels / (2**bits - 1) * 255).round()
     expected[is_key] = 255
     assert difference(tmp_path / "key.png", expected) <= 1
+
+
+def test_the_transparent_color_of_a_png_of_16_bit_rgb_is_refused(tmp_path):
+    """Pillow reads 8 of their bits, so that other colors would become transparent, too."""
+    content = with_chunk(png(RGB, 16, False), b"tRNS", bytes(6))
+    (tmp_path / "key.png").write_bytes(content)
+    with pytest.raises(PhotoError, match="key.png: .*16-bit RGB with a transparent color"):
+        read_photo(tmp_path / "key.png")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_transparent_entry_of_a_palette_becomes_white(tmp_path, bits):
+    picture = Image.fromarray(RGB).quantize(2**bits)
+    expected = np.asarray(picture.convert("RGB")).copy()
+    expected[np.asarray(picture) == 1] = 255
+    picture.save(tmp_path / "key.png", bits=bits, transparency=1)
+    assert difference(tmp_path / "key.png", expected) == 0
+
+
+def test_flattened_transparency_is_warned_of(tmp_path, capsys):
+    alpha = np.full_like(GRAY, 255)
+    path = tmp_path / "alpha.png"
+    Image.fromarray(np.dstack((RGB, alpha))).save(path)
+    assert difference(path, RGB) == 0 and capsys.readouterr().err == "", "nothing is transparent"
+    alpha[5, 5] = 254
+    Image.fromarray(np.dstack((RGB, alpha))).save(path)
+    assert difference(path, RGB) <= 1
+    warning = f"warning: {path}: it is partly transparent, and laid on white\n"
+    assert capsys.readouterr().err == warning
+
+
+def bmp_with_alpha(rgb, alpha):
+    """A BMP of 32 bits with a header of version 4, which says where alpha is."""
+    height, width = alpha.shape
+    header = struct.pack("<LllHHLLllLL", 108, width, height, 1, 32, 3, 0, 0, 0, 0, 0)
+    header += struct.pack("<LLLL4s", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs") + bytes(48)
+    pixels = np.dstack((rgb[..., ::-1], alpha))[::-1].tobytes()
+    return struct.pack("<2sLLL", b"BM", 122 + len(pixels), 0, 122) + header + pixels
+
+
+@pytest.mark.parametrize("extension", [".bmp", ".tif", ".png", ".gif"])
+def test_an_alpha_that_is_zero_everywhere_is_ignored_with_a_warning(tmp_path, capsys, extension):
+    """Many programs that write one mean nothing by it."""
+    path = tmp_path / f"clear{extension}"
+    nothing = np.zeros_like(GRAY)
+    picture = RGB
+    if extension == ".bmp":
+        path.write_bytes(bmp_with_alpha(RGB, nothing))
+    elif extension == ".gif":
+        picture = np.full_like(RGB, 80)
+        Image.fromarray(picture).quantize(2).save(path, transparency=0)
+    else:
+        Image.fromarray(np.dstack((RGB, nothing))).save(path)
+    assert difference(path, picture) <= 1
+    assert capsys.readouterr().err == f"warning: {path}: it is wholly transparent: alpha ignored\n"
 
 
 def test_transparency_lies_on_white(tmp_path):
@@ -549,11 +605,15 @@ def test_the_first_of_several_pages_and_frames(tmp_path, capsys):
 
 @pytest.mark.parametrize("extension", [".gif", ".png", ".webp"])
 def test_the_first_of_several_frames_may_be_transparent(tmp_path, extension):
-    clear = np.dstack((RGB, np.zeros_like(GRAY)))
-    frames = [Image.fromarray(clear), Image.fromarray(255 - clear)]
+    gray = np.full((47, 61, 4), 80, np.uint8)
+    gray[..., 3] = 0
+    gray[0, 0, 3] = 255
+    frames = [Image.fromarray(gray), Image.fromarray(255 - gray)]
     path = tmp_path / f"frames{extension}"
     frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
-    assert Image.open(path).n_frames == 2 and difference(path, np.full_like(GRAY, 255)) == 0
+    expected = np.full((47, 61), 255)
+    expected[0, 0] = 80
+    assert Image.open(path).n_frames == 2 and difference(path, expected) == 0
 
 
 def test_sides_of_one_pixel_and_uniform_photos(tmp_path):
