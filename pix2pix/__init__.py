@@ -8,6 +8,7 @@ data.py      photos on disk, or a set by name -> one uint8 tensor -> split -> ba
 run.py       one training run: networks, EMA, optimizers, log; saving and resuming
 infer.py     (beside this package) color one photo at full resolution, or a folder
 photo.py     one photo file in, one photo file out
+metadata.py  what a photo file says about itself: EXIF, XMP, IPTC, comments
 damage.py    artificial damage of L, only for --restore
 sets.py      groups by name, downloaded into data/groups/
 demo.py      procedural scenes for --data demo

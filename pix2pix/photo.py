@@ -2,16 +2,16 @@
 import io
 import os
 import re
-import sys
 from copy import copy
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from torchvision.transforms.functional import pil_to_tensor
 
 from pix2pix.files import whole_file
-from pix2pix.terminal import UserError
+from pix2pix.metadata import save_options, turn_upright
+from pix2pix.terminal import UserError, warn
 
 # Pillow may open only these formats. Others are unsafe: its PostScript reader runs a program.
 READABLE = "JPEG PNG WEBP TIFF BMP GIF PPM JPEG2000 AVIF".split()
@@ -32,7 +32,6 @@ WRITABLE = {
     ".tiff": TIFF,
     ".bmp": {"format": "BMP"},
 }
-MAX_IN_JPEG = {"exif": 65533, "xmp": 65502}         # bytes
 MAX_JPEG_SIDE = 65500                               # pixels, by libjpeg
 JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
@@ -42,21 +41,6 @@ JPEG_FILLERS = [b"", b"".join(SEGMENTS), b"".join(SEGMENTS[4:])]
 BORDER_NOISE = 6                                    # root mean square, in levels of 255
 
 TAG = ExifTags.Base
-# The EXIF tags that describe the photo. The others describe the layout of its file.
-DESCRIPTIVE = """
-    DocumentName PageName ImageDescription Artist Copyright Make Model Software HostComputer
-    DateTime Rating RatingPercent XPTitle XPComment XPAuthor XPKeywords XPSubject
-    ExifOffset GPSInfo
-""".split()
-# What EXIF and XMP say about pixels that have changed.
-STALE = "ColorSpace Gamma ExifInteroperabilityOffset ExifImageWidth ExifImageHeight".split()
-STALE_XMP = (
-    rb"(?:tiff:Orientation|tiff:ImageWidth|tiff:ImageLength|exif:PixelXDimension|"
-    rb"exif:PixelYDimension|exif:ColorSpace|photoshop:ICCProfile|xmp:Thumbnails)\b"
-)
-STALE_XMP = re.compile(
-    rb"<(" + STALE_XMP + rb").*?</\1>|\s" + STALE_XMP + rb"\s*=\s*([\"']).*?\2", re.DOTALL
-)
 
 
 class PhotoError(UserError):
@@ -87,7 +71,7 @@ def find_photos(folder, leave_out=None):
 
 
 def read_photo(path):
-    """The photo as upright 8-bit sRGB, mode "RGB"; .info holds its exif and xmp (bytes) and dpi.
+    """The photo as upright 8-bit sRGB, mode "RGB"; .info holds its metadata (see metadata.py).
 
     16-bit values are divided by 257, floating-point ones multiplied by 255, and transparency lies
     on white. Of several pages or frames, the first is used, with a warning. Raises a one-line
@@ -116,16 +100,17 @@ def check_photo(content):
 
 
 def write_photo(image, path, like=None):
-    """Write `image`, which is sRGB, with the EXIF, XMP and DPI of the photo `like`.
+    """Write `image`, which is sRGB, with the metadata of the photo `like`.
 
     The extension decides the format: JPEG at quality 95 without chroma subsampling, the others
-    lossless. The file appears whole or not at all. Raises PhotoError.
+    lossless. Warns of metadata that the format does not hold. The file appears whole or not at
+    all. Raises PhotoError.
     """
     options = WRITABLE[path.suffix.lower()]
     if options["format"] == "JPEG" and max(image.size) > MAX_JPEG_SIDE:
         raise PhotoError(f"{path}: a JPEG has at most {MAX_JPEG_SIDE} pixels a side")
     try:
-        metadata = _metadata_options(like.info if like else {}, options["format"], path)
+        metadata = save_options(like.info if like else {}, options["format"], path)
         with whole_file(path) as file:
             image.save(file, icc_profile=_srgb_profile(), **metadata, **options)
     except Exception as error:          # a full disk, a side too long for the format
@@ -160,10 +145,6 @@ def _content(lines):
     return 0, len(lines)
 
 
-def warn(name, message):
-    print(f"warning: {name}: {message}", file=sys.stderr)
-
-
 def _read_without_end(file, name):
     """The photo in a JPEG that lacks only its last bytes, with a warning. None if it lacks more."""
     file.seek(0)
@@ -190,8 +171,14 @@ def _read(file, name):
     try:
         with Image.open(file, formats=READABLE) as image:
             _go_to_first_page(image, name)
+            orientation = 1
+            if image.format == "TIFF":              # which turns when it is loaded
+                orientation = image.tag_v2.get(TAG.Orientation, 1)
             image.load()
-            return _upright_srgb(image, name)
+            info = turn_upright(image, orientation, file, name)
+            photo = _srgb(image, name)
+            photo.info = info
+            return photo
     except UnidentifiedImageError:
         kind = "kind of TIFF" if ".tif" in str(name).lower() else "format"
         raise PhotoError(f"{name}: damaged, or of a {kind} that cannot be read")
@@ -205,6 +192,9 @@ def _go_to_first_page(image, name):
         pages = _full_pages(image)
         image.seek(pages[0])
         _check_tiff(image)
+        if not isinstance(image.info.get("xmp", b""), bytes):
+            warn(name, "its XMP is damaged, and left out")
+            del image.info["xmp"]                   # or loading the image would fail
     else:
         pages = range(getattr(image, "n_frames", 1))
         if image.format == "PNG" and "transparency" in image.info:
@@ -249,13 +239,8 @@ def _scale_transparent_color(image):
         image.info["transparency"] *= 85 if raw_mode == "L;2" else 17
 
 
-def _upright_srgb(image, name):
+def _srgb(image, name):
     icc = image.info.get("icc_profile")
-    dpi = [float(value) for value in image.info.get("dpi", [1])]
-    xmp = STALE_XMP.sub(b"", image.info.get("xmp", b""))
-    info = {"exif": _turn_upright(image, name), "xmp": xmp}
-    if all(1 < value < 65535 for value in dpi):     # 1 is Pillow's for none
-        info["dpi"] = dpi
     alpha = _alpha(image, name)
     if image.mode == "F" or image.mode.startswith("I"):
         image = _to_8_bits(image)
@@ -265,27 +250,7 @@ def _upright_srgb(image, name):
         flat = Image.composite(flat, Image.new(mode, flat.size, "white"), alpha)
     if icc:
         flat = _to_srgb(flat, icc, name)
-    photo = flat.convert("RGB")
-    photo.info = info
-    return photo
-
-
-def _turn_upright(image, name):
-    """Turn the image in place as its EXIF says, and return the EXIF that is still true."""
-    try:
-        ImageOps.exif_transpose(image, in_place=True)
-        exif = image.getexif()
-        for tag in list(exif):
-            if ExifTags.TAGS.get(tag) not in DESCRIPTIVE:
-                del exif[tag]
-        camera = exif.get_ifd(TAG.ExifOffset) if TAG.ExifOffset in exif else {}
-        for stale in STALE:
-            camera.pop(TAG[stale], None)
-        exif.bigtiff = False            # EXIF has the layout of a small TIFF
-        return exif.tobytes() if len(exif) else b""
-    except Exception:
-        warn(name, "its EXIF is damaged, and left out")
-        return b""
+    return flat.convert("RGB")
 
 
 def _alpha(image, name):
@@ -328,26 +293,6 @@ def _to_srgb(flat, icc, name):
     except Exception as error:
         warn(name, f"its color profile is ignored: {error}")
         return flat
-
-
-def _metadata_options(info, format, path):
-    """The options of Image.save for the metadata in `info`."""
-    options = {"exif": b"", "xmp": b""} | info
-    match format:
-        case "JPEG":
-            for kind, most in MAX_IN_JPEG.items():
-                if len(options[kind]) > most:
-                    warn(path, f"its {kind.upper()} is too long for a JPEG, and left out")
-                    options[kind] = b""
-        case "PNG" if options["xmp"]:
-            options["pnginfo"] = PngImagePlugin.PngInfo()
-            options["pnginfo"].add_itxt("XML:com.adobe.xmp", options["xmp"].decode(errors="ignore"))
-        case "TIFF":
-            exif = Image.Exif()
-            exif.load(options["exif"])
-            exif[TAG.XMLPacket] = options["xmp"]
-            options["exif"] = exif
-    return options
 
 
 def _srgb_profile():

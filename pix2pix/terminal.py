@@ -22,6 +22,10 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
+def warn(name, message):
+    print(f"warning: {name}: {message}", file=sys.stderr)
+
+
 def flag(name):
     """The option of a name: "batch_size" -> "--batch-size"."""
     return "--" + name.replace("_", "-")
