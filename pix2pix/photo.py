@@ -6,7 +6,7 @@ from copy import copy
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 from torchvision.transforms.functional import pil_to_tensor
 
 from pix2pix.files import whole_file
@@ -33,6 +33,9 @@ WRITABLE = {
     ".bmp": {"format": "BMP"},
 }
 MAX_JPEG_SIDE = 65500                               # pixels, by libjpeg
+PNG_START = b"\x89PNG"
+PNG_CHUNKS = [b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"IDAT", b"IEND"]
+MAX_PNG_TEXT = 2**26                                # bytes: Pillow's own limit would cost photos
 JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
 # Pixels for each of the eight segments that may be next. libjpeg itself makes up zeros.
@@ -87,7 +90,7 @@ def read_photo(path):
         try:
             return _read(file, path)
         except PhotoError:
-            photo = _read_without_end(file, path)
+            photo = _read_mended(file, path)
             if photo is None:
                 raise
             return photo
@@ -145,21 +148,51 @@ def _content(lines):
     return 0, len(lines)
 
 
-def _read_without_end(file, name):
-    """The photo in a JPEG that lacks only its last bytes, with a warning. None if it lacks more."""
+def _read_mended(file, name):
+    """The photo in a JPEG that lacks only its end, or in a PNG with damaged text, with a warning.
+
+    None if more is wrong.
+    """
     file.seek(0)
-    if file.read(2) != JPEG_START:
-        return None
+    start = file.read(4)
     file.seek(0)
-    content = file.read().rstrip(b"\xff")           # perhaps half of a marker
     try:
-        photo = _read(io.BytesIO(content + JPEG_END), name)
-        if len({_jpeg_pixels(content + filler + JPEG_END) for filler in JPEG_FILLERS}) > 1:
-            return None                             # missing pixels come from what follows
+        if start.startswith(JPEG_START):
+            content = _complete_jpeg(file.read())
+            warning = "its last bytes are missing"
+        elif start == PNG_START:
+            content = _bare_png(file.read())
+            warning = "its metadata is damaged, and left out"
+        else:
+            return None
+        photo = _read(io.BytesIO(content), name)
     except Exception:
         return None
-    warn(name, "its last bytes are missing")
+    warn(name, warning)
     return photo
+
+
+def _complete_jpeg(content):
+    """The file with its end. Raises ValueError if pixels are missing, too."""
+    content = content.rstrip(b"\xff")               # perhaps half of a marker
+    # Pixels that are missing come from whatever follows instead.
+    versions = {_jpeg_pixels(content + filler + JPEG_END) for filler in JPEG_FILLERS}
+    if len(versions) > 1:
+        raise ValueError("pixels are missing")
+    return content + JPEG_END
+
+
+def _bare_png(content):
+    """The file without the chunks that do not matter for its pixels and their color."""
+    kept = [content[:8]]
+    place = 8
+    while place < len(content):
+        length = int.from_bytes(content[place : place + 4], "big")
+        end = place + 12 + length
+        if content[place + 4 : place + 8] in PNG_CHUNKS:
+            kept.append(content[place:end])
+        place = end
+    return b"".join(kept)
 
 
 def _jpeg_pixels(content):
@@ -168,6 +201,7 @@ def _jpeg_pixels(content):
 
 def _read(file, name):
     """The photo in an open file. Given a path instead, Pillow would scramble some turned TIFFs."""
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_PNG_TEXT
     try:
         with Image.open(file, formats=READABLE) as image:
             _go_to_first_page(image, name)
@@ -248,7 +282,7 @@ def _srgb(image, name):
     flat = image.convert(mode)
     if alpha:
         flat = Image.composite(flat, Image.new(mode, flat.size, "white"), alpha)
-    if icc:
+    if "icc_profile" in image.info:
         flat = _to_srgb(flat, icc, name)
     return flat.convert("RGB")
 

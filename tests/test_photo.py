@@ -922,6 +922,60 @@ def test_damaged_xmp_does_not_cost_the_photo(tmp_path, capsys, extension):
     assert read_photo(tmp_path / "out.png").size == photo.size and capsys.readouterr().err == ""
 
 
+LONG = "Mormor " * 300_000                                 # 2 MB, of which few stay when compressed
+
+
+def test_a_megabyte_of_compressed_text_does_not_cost_a_png(tmp_path, capsys):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Description", LONG, zip=True)
+    text.add_itxt("XML:com.adobe.xmp", LONG, zip=True)
+    Image.fromarray(RGB).save(tmp_path / "in.png", pnginfo=text)
+    assert difference(tmp_path / "in.png", RGB) == 0
+    info = read_photo(tmp_path / "in.png").info
+    assert info["xmp"] == LONG.encode() and info["text"] == {"Description": LONG}
+    assert capsys.readouterr().err == ""
+
+
+def test_a_megabyte_of_color_profile_does_not_cost_a_png(tmp_path, capsys):
+    profile = bytearray(gray_profile()) + bytes(2_000_000)
+    profile[:4] = len(profile).to_bytes(4, "big")
+    Image.new("L", (5, 4), 128).save(tmp_path / "in.png", icc_profile=bytes(profile))
+    assert difference(tmp_path / "in.png", np.full((4, 5), 188)) <= 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME", b"gAMA"])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_chunk_with_a_wrong_checksum_does_not_cost_a_png(tmp_path, capsys, name, is_last):
+    path = tmp_path / "in.png"
+    Image.new("L", (5, 4), 128).save(path, icc_profile=gray_profile())
+    content = path.read_bytes()
+    place = len(content) - 12 if is_last else 33            # before the end, or after the header
+    chunk = struct.pack(">L4s8sL", 8, name, b"a\0\0\0\0\0\0b", 0)
+    path.write_bytes(content[:place] + chunk + content[place:])
+    assert difference(path, np.full((4, 5), 188)) <= 1, "its color profile is used"
+    warning = f"warning: {path}: its metadata is damaged, and left out\n"
+    assert is_last or capsys.readouterr().err == warning
+
+
+def test_a_png_with_damaged_pixels_is_refused(tmp_path):
+    path = tmp_path / "in.png"
+    Image.fromarray(RGB).save(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 50] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(PhotoError, match="in.png: "):
+        read_photo(path)
+
+
+def test_a_damaged_color_profile_is_warned_of(tmp_path, capsys):
+    path = tmp_path / "in.png"
+    Image.fromarray(RGB).save(path)
+    path.write_bytes(with_chunk(path.read_bytes(), b"iCCP", b"name\0\0not compressed"))
+    assert difference(path, RGB) == 0
+    assert f"{path}: its color profile is ignored: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("length, fits", [(65502, True), (65503, False)])
 def test_only_a_jpeg_loses_xmp_that_is_too_long_for_it_with_a_warning(
     tmp_path, capsys, length, fits
