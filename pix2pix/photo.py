@@ -252,16 +252,32 @@ def _full_pages(image):
 def _check_tiff(image):
     """Refuse the kinds of TIFF that Pillow reads wrongly, as it refuses others."""
     tags = image.tag_v2
+    compression = tags.get(TAG.Compression, 1)
     bits = tags.get(TAG.BitsPerSample)
     if (
         image.mode in ("I", "La")                       # 32 bits; premultiplied gray
-        or image.mode == "F" and tags.prefix == b"MM" and tags.get(TAG.Compression, 1) != 1
+        or image.mode == "F" and tags.prefix == b"MM" and compression != 1
+        or image.mode == "YCbCr" and tags.get(TAG.YCbCrSubSampling) != (1, 1)
         or bits == (12,)
         or tags.get(TAG.SampleFormat) == (2,)           # signed
         or tags.get(TAG.PlanarConfiguration) == 2 and bits != (8, 8, 8)     # planes
         or max(tags.get(TAG.ColorMap, [256])) < 256     # a palette of 8 bits instead of 16
+        or _holds_a_larger_picture(image)               # a raw file
     ):
         raise UnidentifiedImageError
+
+
+def _holds_a_larger_picture(image):
+    """Whether a TIFF's page is a thumbnail of a picture that Pillow passes over."""
+    tags = copy(image.tag_v2)
+    for offset in image.tag_v2.get(TAG.SubIFDs, ()):
+        image.fp.seek(offset)
+        tags.load(image.fp)
+        width = tags.get(TAG.ImageWidth, 0)
+        height = tags.get(TAG.ImageLength, 0)
+        if width * height > image.width * image.height:
+            return True
+    return False
 
 
 def _scale_transparent_color(image):

@@ -323,6 +323,48 @@ def test_odd_kinds_of_tiff_are_refused_by_name(tmp_path, tags):
         read_photo(tmp_path / "odd.tif")
 
 
+def test_uncompressed_ycbcr_is_refused_if_its_chroma_is_subsampled(tmp_path):
+    """Pillow reads that as noise. A TIFF that does not say has subsampling of 2 by 2."""
+    ycbcr = np.asarray(Image.fromarray(RGB).convert("YCbCr")) / 255
+    for tags in ({}, {530: [2, 2]}, {530: [2, 1]}):
+        page = tiff_page(ycbcr, "u1", photometric=6, tags=tags)
+        (tmp_path / "y.tif").write_bytes(tiff(page))
+        with pytest.raises(PhotoError, match="y.tif: damaged, or of a kind of TIFF"):
+            read_photo(tmp_path / "y.tif")
+    page = tiff_page(ycbcr, "u1", photometric=6, tags={530: [1, 1]})
+    for file in (tiff(page), tiff(deflated(page))):
+        (tmp_path / "y.tif").write_bytes(file)
+        assert difference(tmp_path / "y.tif", RGB) <= 3
+
+
+def with_sub_picture(pixels, sub, path):
+    """A TIFF whose first page names another picture as part of it, as a DNG and a NEF do."""
+    first, data = tiff_page(pixels / 255, "u1", tags={254: [1], 330: [0]})
+    place = len(tiff((first, data)))
+    second, sub_data = tiff_page(sub / 255, "u1", tags={254: [0]})
+    file = tiff((first | {330: [place]}, data), (second, sub_data))
+    end = 8 + 2 + 12 * (len(first) + 6)                         # of the tags; tiff() adds six
+    path.write_bytes(file[:end] + bytes(4) + file[end + 4 :])   # where no second page follows
+
+
+def test_a_tiff_that_holds_a_larger_picture_than_its_page_is_refused(tmp_path):
+    """It is a raw file, and the page its thumbnail."""
+    path = tmp_path / "raw.tif"
+    with_sub_picture(GRAY[::4, ::4], GRAY, path)
+    with pytest.raises(PhotoError, match="raw.tif: damaged, or of a kind of TIFF"):
+        read_photo(path)
+    with_sub_picture(GRAY, GRAY[::4, ::4], path)
+    assert difference(path, GRAY) == 0, "which has a thumbnail"
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_a_tiff_with_a_wrong_place_of_another_picture_is_read(tmp_path):
+    for place in (0, 5, 300, 2**32 - 1):
+        page = tiff_page(GRAY / 255, "u1", tags={330: [place]})
+        (tmp_path / "p.tif").write_bytes(tiff(page))
+        assert difference(tmp_path / "p.tif", GRAY) == 0, place
+
+
 def test_planes_of_eight_bits_are_read(tmp_path):
     (tmp_path / "p.tif").write_bytes(tiff(tiff_page(RGB / 255, "u1", None, 2, planes=True)))
     assert difference(tmp_path / "p.tif", RGB) == 0
