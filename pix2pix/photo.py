@@ -42,6 +42,7 @@ JPEG_END = b"\xff\xd9"
 SEGMENTS = [b"\xaa" * 64 + bytes([0xFF, 0xD0 + number]) for number in range(8)]
 JPEG_FILLERS = [b"", b"".join(SEGMENTS), b"".join(SEGMENTS[4:])]
 BORDER_NOISE = 6                                    # root mean square, in levels of 255
+MAX_SPECK = 40                                      # levels: specks on 2 % of a line are no content
 
 TAG = ExifTags.Base
 
@@ -128,21 +129,47 @@ def shrink(photo, size):
 def content_box(photo):
     """What the plain borders of a photo enclose: [left, top, right, bottom] in pixels.
 
-    Prints have white borders, scans black ones. A border has the same gray on two opposite sides,
-    so a plain sky is none. Without borders, the box is the whole photo.
+    Prints have white borders, scans black ones, and framed prints several, one in the other. A
+    border has the same gray on two opposite sides, so a plain sky is none. Without borders, the
+    box is the whole photo.
     """
     factor = max(1, max(photo.size) // 1000)                    # a smaller picture shows as much
     gray = np.asarray(photo.convert("L").reduce(factor), np.float32)
-    top, bottom = _content(gray)
-    left, right = _content(gray[top:bottom].T)
-    box = (left, top, right, bottom)
-    return [min(factor * edge, side) for edge, side in zip(box, photo.size * 2)]
+    height, width = gray.shape
+    step = max(1, max(height, width) // 100)
+    box = (0, 0, width, height)
+    edge = 0
+    while edge <= 3 * step:         # between two borders, pixels are blurred, and perhaps askew
+        inner = _trim(gray, box, edge)
+        if inner is None:
+            edge += step
+        else:
+            box = inner
+            edge = 0
+    left, top, right, bottom = (factor * side for side in box)
+    return [left, top, min(right, photo.width), min(bottom, photo.height)]
+
+
+def _trim(gray, box, edge):
+    """What a border encloses that starts `edge` pixels inside of the box; None without one."""
+    left, top, right, bottom = box
+    start = (left + edge, top + edge, right - edge, bottom - edge)
+    left, top, right, bottom = start
+    if left >= right or top >= bottom:
+        return None
+    first, end = _content(gray[top:bottom, left:right])
+    top, bottom = top + first, top + end
+    first, end = _content(gray[top:bottom, left:right].T)
+    left, right = left + first, left + end
+    trimmed = (left, top, right, bottom)
+    return None if trimmed == start else trimmed
 
 
 def _content(lines):
     """The range of lines, (N, pixels), without a border at both ends."""
-    border = lines[[0, -1]].mean()
-    busy = np.flatnonzero(np.square(lines - border).mean(axis=1) > BORDER_NOISE**2).tolist()
+    border = np.median(lines[[0, -1]], axis=1).mean()
+    difference = np.minimum(np.abs(lines - border), MAX_SPECK)
+    busy = np.flatnonzero(np.square(difference).mean(axis=1) > BORDER_NOISE**2).tolist()
     if busy and 0 < busy[0] and busy[-1] < len(lines) - 1:
         return busy[0], busy[-1] + 1
     return 0, len(lines)

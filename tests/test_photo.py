@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageFilter, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from pix2pix.photo import (
     PhotoError, check_photo, content_box, find_photos, read_photo, shrink, write_photo
@@ -703,6 +703,39 @@ def test_the_content_is_what_plain_borders_enclose(shade, margins, grain):
 
 
 MEAN_OF_LAST_LINE = round(levels(Image.fromarray(CONTENT).convert("L"))[-1].mean())
+
+
+def in_borders(photo, *borders):
+    """The photo in borders (width, shade), the innermost first."""
+    for width, shade in borders:
+        photo = ImageOps.expand(photo, width, (shade, shade, shade))
+    return photo
+
+
+NESTED = {
+    "a white line in black": [(12, 0), (3, 255), (9, 0)],
+    "a mat in a frame": [(25, 235), (14, 40)],
+    "a framed print on a flatbed": [(8, 250), (20, 60), (2, 200), (30, 5)],
+}
+
+
+@pytest.mark.parametrize("borders", NESTED.values(), ids=NESTED)
+def test_the_content_is_what_nested_borders_enclose(borders):
+    start = sum(width for width, _ in borders)
+    box = [start, start, start + 200, start + 150]
+    framed = in_borders(Image.fromarray(CONTENT), *borders)
+    assert content_box(framed) == box
+    blurred = content_box(framed.filter(ImageFilter.GaussianBlur(0.8)))
+    assert np.abs(np.subtract(blurred, box)).max() <= 3
+    askew = content_box(framed.rotate(0.3, Image.Resampling.BICUBIC))
+    assert np.abs(np.subtract(askew, box)).max() <= 4
+
+
+def test_dust_on_a_border_is_no_content():
+    photo = in_borders(Image.fromarray(CONTENT), (30, 250))
+    for place in ((100, 0), (0, 90), (40, 12), (255, 60), (120, 205)):
+        photo.paste("black", (*place, place[0] + 3, place[1] + 3))
+    assert content_box(photo) == [30, 30, 230, 180]
 
 
 @pytest.mark.parametrize("side", range(4))
