@@ -1,5 +1,7 @@
 """What a photo file says about itself: EXIF, XMP, IPTC, comments, titles and resolution."""
 import re
+import struct
+from copy import copy
 
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
@@ -74,8 +76,8 @@ def turn_upright(image, orientation, file, name):
     """Turn a loaded image in place as its EXIF says, and return the metadata that is still true.
 
     `orientation` is 1 unless loading has already turned the image; `file` is the open file.
-    Returns a dict of exif, xmp, iptc and comment (bytes), text (a dict, of a PNG), and dpi (two
-    numbers) if it is known. Warns of what is left out.
+    Returns a dict of exif, xmp, iptc and comment (bytes), text (a dict, of a PNG), lost (a list of
+    words: what cannot be kept) and, if it is known, dpi (two numbers). Warns of what is damaged.
     """
     info = {"exif": b"", "xmp": b""}
     try:
@@ -85,12 +87,15 @@ def turn_upright(image, orientation, file, name):
     except Exception:
         warn(name, "its EXIF is damaged, and left out")
     try:
-        info["xmp"] = _descriptive_xmp(_find_xmp(image, file), orientation, name)
+        xmp = _find_xmp(image, file)
+        info["xmp"] = _descriptive_xmp(xmp, orientation)
     except Exception:
+        xmp = b""
         warn(name, "its XMP is damaged, and left out")
-    info["iptc"] = _iptc(image, name)
+    info["iptc"] = _iptc(image, file)
     info["comment"] = _comment(image)
-    info["text"] = _text(image, name)
+    info["text"] = _text(image)
+    info["lost"] = _lost(image, xmp, info["iptc"], orientation)
     dpi = [float(value) for value in image.info.get("dpi", [1])]
     if all(1 < value < 65535 for value in dpi):         # 1 is Pillow's for none
         info["dpi"] = dpi[::-1] if orientation in (5, 6, 7, 8) else dpi
@@ -98,10 +103,11 @@ def turn_upright(image, orientation, file, name):
 
 
 def save_options(info, format, path):
-    """The options of Image.save for the metadata `info`. Warns of what the format does not hold."""
+    """The options of Image.save for the metadata `info`. Warns of what is left out."""
     lost = [NAMES[kind] for kind in NAMES if info.get(kind) and kind not in HELD[format]]
+    lost += info.get("lost", [])
     if lost:
-        warn(path, f"left out, because a {format} does not hold it: {', '.join(lost)}")
+        warn(path, f"metadata left out: {', '.join(lost)}")
     # Without these two, Pillow would take those of the image.
     options = {"exif": b"", "xmp": b""}
     options |= {kind: info[kind] for kind in HELD[format] if kind in info}
@@ -146,23 +152,26 @@ def _find_xmp(image, file):
     return image.info.get("xmp", b"")
 
 
-def _descriptive_xmp(xmp, orientation, name):
-    if b"HasExtendedXMP" in xmp:
-        warn(name, "the second part of its XMP is left out")
-    if orientation != 1 and REGIONS.search(xmp):
-        warn(name, "the regions of faces in its XMP are left out, because the photo is turned")
+def _descriptive_xmp(xmp, orientation):
+    if orientation != 1:
         xmp = REGIONS.sub(b"", xmp)
     return STALE_XMP.sub(b"", xmp)
 
 
-def _iptc(image, name):
-    iptc = image.info.get("photoshop", {}).get(IPTC, b"")
-    if image.format == "TIFF":
-        iptc = image.tag_v2.get(TAG.IPTCNAA, b"")
-    if isinstance(iptc, bytes):
-        return iptc
-    warn(name, "its IPTC cannot be read, and is left out")
-    return b""
+def _iptc(image, file):
+    """The captions of a JPEG or TIFF. A TIFF may hold them as 32-bit numbers."""
+    if image.format != "TIFF":
+        return image.info.get("photoshop", {}).get(IPTC, b"")
+    tags = copy(image.tag_v2)
+    tags.group = TAG.ExifOffset         # for Pillow, which otherwise keeps the first number only
+    file.seek(tags.offset)
+    tags.load(file)
+    iptc = tags.get(TAG.IPTCNAA, b"")
+    if isinstance(iptc, tuple):
+        order = "<" if tags.prefix == b"II" else ">"
+        iptc = struct.pack(f"{order}{len(iptc)}L", *iptc)
+    is_iptc = isinstance(iptc, bytes) and iptc.startswith(b"\x1c")
+    return iptc if is_iptc else b""
 
 
 def _comment(image):
@@ -172,14 +181,26 @@ def _comment(image):
     return b"\n".join(content for kind, content in getattr(image, "applist", []) if kind == "COM")
 
 
-def _text(image, name):
+def _text(image):
     """The title, author and so on of a PNG."""
     text = image.text if image.format == "PNG" else {}
-    for key in text:
-        profile = key.removeprefix("Raw profile type ")
-        if profile not in (key, "exif", "xmp"):
-            warn(name, f"its {profile.upper()} profile cannot be read, and is left out")
     return {key: value for key, value in text.items() if not TECHNICAL.match(key)}
+
+
+def _lost(image, xmp, iptc, orientation):
+    """What cannot be kept of the metadata of a file, in words."""
+    lost = []
+    if b"HasExtendedXMP" in xmp:
+        lost.append("second part of XMP")
+    if orientation != 1 and REGIONS.search(xmp):
+        lost.append("places of faces before the photo was turned")
+    if image.format == "TIFF" and TAG.IPTCNAA in image.tag_v2 and not iptc:
+        lost.append("IPTC")
+    for key in image.info:
+        kind = str(key).removeprefix("Raw profile type ")
+        if kind not in (key, "exif", "xmp"):
+            lost.append(f"raw profile {kind}")
+    return lost
 
 
 def _fit_into_jpeg(options, path):

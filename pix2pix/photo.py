@@ -77,9 +77,9 @@ def find_photos(folder, leave_out=None):
 def read_photo(path):
     """The photo as upright 8-bit sRGB, mode "RGB"; .info holds its metadata (see metadata.py).
 
-    16-bit values are divided by 257, floating-point ones multiplied by 255, and transparency lies
-    on white. Of several pages or frames, the first is used, with a warning. Raises a one-line
-    PhotoError for what cannot be read correctly.
+    16-bit values are divided by 257, and floating-point ones multiplied by 255. Transparency lies
+    on white. Of several pages or frames, the first is used. Both are warned of, and so is a JPEG
+    without its last bytes. Raises a one-line PhotoError for what cannot be read correctly.
     """
     if not Path(path).is_file():                    # a pipe would block forever
         raise PhotoError(f"{path}: no such file")
@@ -153,26 +153,31 @@ def content_box(photo):
 def _trim(gray, box, edge):
     """What a border encloses that starts `edge` pixels inside of the box; None without one."""
     left, top, right, bottom = box
-    start = (left + edge, top + edge, right - edge, bottom - edge)
-    left, top, right, bottom = start
+    left += edge
+    top += edge
+    right -= edge
+    bottom -= edge
     if left >= right or top >= bottom:
         return None
-    first, end = _content(gray[top:bottom, left:right])
-    top, bottom = top + first, top + end
-    first, end = _content(gray[top:bottom, left:right].T)
-    left, right = left + first, left + end
-    trimmed = (left, top, right, bottom)
-    return None if trimmed == start else trimmed
+    above, below = _border(gray[top:bottom, left:right])
+    top += above
+    bottom -= below
+    before, after = _border(gray[top:bottom, left:right].T)
+    if above == before == 0:
+        return None
+    return left + before, top, right - after, bottom
 
 
-def _content(lines):
-    """The range of lines, (N, pixels), without a border at both ends."""
-    border = np.median(lines[[0, -1]], axis=1).mean()
-    difference = np.minimum(np.abs(lines - border), MAX_SPECK)
+def _border(lines):
+    """How many of the lines, (N, pixels), are a border at the start and at the end."""
+    shade = np.median(lines[[0, -1]], axis=1).mean()
+    difference = np.minimum(np.abs(lines - shade), MAX_SPECK)
     busy = np.flatnonzero(np.square(difference).mean(axis=1) > BORDER_NOISE**2).tolist()
-    if busy and 0 < busy[0] and busy[-1] < len(lines) - 1:
-        return busy[0], busy[-1] + 1
-    return 0, len(lines)
+    if not busy:                                    # all is blank
+        return 0, 0
+    start = busy[0]
+    end = len(lines) - 1 - busy[-1]
+    return (start, end) if start and end else (0, 0)
 
 
 def _read_mended(file, name):
@@ -279,11 +284,10 @@ def _full_pages(image):
 def _check_tiff(image):
     """Refuse the kinds of TIFF that Pillow reads wrongly, as it refuses others."""
     tags = image.tag_v2
-    compression = tags.get(TAG.Compression, 1)
     bits = tags.get(TAG.BitsPerSample)
     if (
         image.mode in ("I", "La")                       # 32 bits; premultiplied gray
-        or image.mode == "F" and tags.prefix == b"MM" and compression != 1
+        or image.mode == "F" and tags.prefix == b"MM" and tags.get(TAG.Compression, 1) != 1
         or image.mode == "YCbCr" and tags.get(TAG.YCbCrSubSampling) != (1, 1)
         or bits == (12,)
         or tags.get(TAG.SampleFormat) == (2,)           # signed
@@ -317,7 +321,7 @@ def _scale_transparent_color(image):
 
 
 def _srgb(image, name):
-    icc = image.info.get("icc_profile")
+    info = image.info
     alpha = _alpha(image, name)
     if image.mode == "F" or image.mode.startswith("I"):
         image = _to_8_bits(image)
@@ -325,8 +329,8 @@ def _srgb(image, name):
     flat = image.convert(mode)
     if alpha:
         flat = Image.composite(flat, Image.new(mode, flat.size, "white"), alpha)
-    if "icc_profile" in image.info:
-        flat = _to_srgb(flat, icc, name)
+    if "icc_profile" in info:                       # None if it is damaged
+        flat = _to_srgb(flat, info["icc_profile"], name)
     return flat.convert("RGB")
 
 
@@ -343,21 +347,20 @@ def _alpha(image, name):
     if least == 255:
         return None
     if most == 0:                                   # many programs mean nothing by it
-        warn(name, "it is wholly transparent: alpha ignored")
+        warn(name, "its alpha is zero everywhere, and ignored")
         return None
-    warn(name, "it is partly transparent, and laid on white")
+    warn(name, "its transparent parts become white")
     return alpha
 
 
 def _to_8_bits(image):
     """16-bit or floating-point gray as 8 bits. Pillow's own conversion would clip it at 255."""
     values = np.asarray(image)
-    scale = 1 / 257
     if image.mode == "F":
-        scale = 255
-        if not ((values >= 0) & (values <= 1)).all():
+        if not ((values >= 0) & (values <= 1)).all():               # NaN is neither
             raise ValueError("its floating-point values are not all from 0 (black) to 1 (white)")
-    levels = np.uint8(values * scale + 0.5)
+        values = values * 65535
+    levels = np.uint8(values / 257 + 0.5)
     if image.format == "TIFF" and not image.tag_v2.get(TAG.PhotometricInterpretation):
         levels = 255 - levels                       # white is zero
     return Image.fromarray(levels)

@@ -464,7 +464,7 @@ def test_flattened_transparency_is_warned_of(tmp_path, capsys):
     alpha[5, 5] = 254
     Image.fromarray(np.dstack((RGB, alpha))).save(path)
     assert difference(path, RGB) <= 1
-    warning = f"warning: {path}: it is partly transparent, and laid on white\n"
+    warning = f"warning: {path}: its transparent parts become white\n"
     assert capsys.readouterr().err == warning
 
 
@@ -491,7 +491,8 @@ def test_an_alpha_that_is_zero_everywhere_is_ignored_with_a_warning(tmp_path, ca
     else:
         Image.fromarray(np.dstack((RGB, nothing))).save(path)
     assert difference(path, picture) <= 1
-    assert capsys.readouterr().err == f"warning: {path}: it is wholly transparent: alpha ignored\n"
+    warning = f"warning: {path}: its alpha is zero everywhere, and ignored\n"
+    assert capsys.readouterr().err == warning
 
 
 def test_transparency_lies_on_white(tmp_path):
