@@ -82,6 +82,8 @@ def turn_upright(image, orientation, file, name):
     info = {"exif": b"", "xmp": b""}
     try:
         orientation = image.getexif().get(TAG.Orientation, orientation)
+        if orientation not in range(1, 9):              # such as 0: unknown
+            orientation = 1
         ImageOps.exif_transpose(image, in_place=True)
         info["exif"] = _descriptive_exif(image.getexif(), orientation)
     except Exception:
@@ -135,8 +137,11 @@ def _descriptive_exif(exif, orientation):
 
 def _keep_text(exif):
     """Let Pillow write the bytes of text that it has read."""
-    parts = [exif.get_ifd(part) for part in (TAG.ExifOffset, TAG.GPSInfo) if part in exif]
-    for tags in [exif, *parts]:
+    parts = [exif]
+    for part in (TAG.ExifOffset, TAG.GPSInfo):
+        if part in exif:
+            parts.append(exif.get_ifd(part))
+    for tags in parts:
         for tag, value in list(tags.items()):
             if isinstance(value, str):
                 tags[tag] = Text(value)
@@ -178,7 +183,8 @@ def _comment(image):
     """The comments of a JPEG or GIF. Those of JPEG 2000 only name a program."""
     if image.format == "GIF":
         return image.info.get("comment", b"")
-    return b"\n".join(content for kind, content in getattr(image, "applist", []) if kind == "COM")
+    segments = getattr(image, "applist", [])
+    return b"\n".join(content for kind, content in segments if kind == "COM")
 
 
 def _text(image):
