@@ -8,6 +8,7 @@ metrics.py   PSNR, the scores of validation photos, samples
 run.py       the log of one training, and everything that is saved of it
 infer.py     (beside this package) color one photo at full resolution, or a folder
 photo.py     one photo file in, one photo file out
+metadata.py  what a photo file says about itself: EXIF, XMP, IPTC, comments
 folders.py   the photos in a folder, and what is left out there
 options.py   train.py's options and their checks
 weights.py   checkpoint.pt, generator.pt and ImageNet's weights

@@ -21,7 +21,7 @@ from pix2pix.device import keep_near, processes
 from pix2pix.files import whole_file, write
 from pix2pix.folders import find_photos
 from pix2pix.photo import PhotoError
-from pix2pix.terminal import UserError, progress
+from pix2pix.terminal import UserError, progress, warn
 
 CACHE = Path("data/cache")
 CACHE_VERSION = 2           # to be raised when the code would make other pixels of a photo
@@ -180,7 +180,7 @@ def _list(source):
         if not paths:
             raise UserError("; ".join(map(str, problems)))
         for problem in problems:
-            photo.warn(source, problem)
+            warn(source, problem)
         names = [path.relative_to(folder).as_posix() for path in paths]
         state = [str(folder), [_version(path) for path in paths]]
         return names, lambda name: photo.read_photo(folder / name), 0, state

@@ -22,6 +22,10 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
+def warn(name, message):
+    print(f"warning: {name}: {message}", file=sys.stderr)
+
+
 def run_program(program, argv, if_interrupted, if_out_of_memory):
     """The exit code of `program(argv)`: its own, or 1, 2 or 130 after one line on stderr.
 

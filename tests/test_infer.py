@@ -336,11 +336,11 @@ def test_what_is_left_out_of_a_folder_is_an_error_and_the_rest_is_colored(
     assert message == "1 files in formats that cannot be read, such as phone.heic"
 
 
-def test_a_bmp_becomes_a_png(work, generator):
-    save_noise("album/a.bmp", 50, 40)
+def test_a_ppm_becomes_a_png(work, generator):
+    save_noise("album/a.ppm", 50, 40)
     assert run_infer(generator, "album", "out") == 0
-    assert list(contents(work / "out")) == ["a.bmp.png"]
-    assert_same_luminance("album/a.bmp", "out/a.bmp.png")
+    assert list(contents(work / "out")) == ["a.ppm.png"]
+    assert_same_luminance("album/a.ppm", "out/a.ppm.png")
 
 
 def test_a_second_run_goes_on_with_what_is_missing(album, work, generator, capsys):
@@ -532,7 +532,7 @@ def test_a_folder_that_is_linked_to_another_of_the_inputs_is_never_written(
         (["in.png", "folder"], 2, "that can be written: .jpg"),
         (["folder", "there.png"], 1, "there.png"),
         (["text.jpg", "out.png"], 1, "that cannot be read"),
-        (["in.png", "out.bmp"], 2, "out.bmp has none of the extensions that can be written"),
+        (["in.png", "out.gif"], 2, "out.gif has none of the extensions that can be written"),
         (["in.png", "out.png", "--strength", "-1"], 2, "--strength -1.0 is not 0 or more"),
         (["in.png", "out.png", "--strength", "nan"], 2, "--strength nan is not 0 or more"),
         (["in.png", "out.png", "--checkpoint", "missing.pt"], 1,

@@ -1,17 +1,19 @@
 """Any photo that a person owns: read right, written whole."""
+import errno
 import io
 import os
+import re
 import struct
 import time
 import zlib
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageFilter, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from pix2pix.folders import find_photos
 from pix2pix.photo import PhotoError, check_photo, content_box, read_photo, shrink, write_photo
-from tests.helpers import noise
+from tests.helpers import noise, raising
 
 RGB = noise(61, 47)
 GRAY = noise(61, 47, channels=1)
@@ -139,14 +141,31 @@ def test_sixteen_bits_are_divided_by_257(tmp_path):
         assert difference(tmp_path / name, (pixels / 257).round()) == 0
 
 
-def test_floating_point_pictures_are_refused(tmp_path):
-    """Nobody knows which of their values is white."""
-    Image.fromarray(np.zeros((4, 5), np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(PhotoError, match="float.tif: damaged, or of a kind of TIFF"):
-        read_photo(tmp_path / "float.tif")
-    (tmp_path / "float.pfm").write_bytes(b"Pf\n2 1\n-1.0\n" + bytes(8))
-    with pytest.raises(PhotoError, match="float.pfm: floating-point pictures cannot be read"):
-        read_photo(tmp_path / "float.pfm")
+def save_floats(path, values):
+    """Write float32 (H, W) as a TIFF, or as the PFM of one channel, which starts at the bottom."""
+    if path.suffix == ".tif":
+        Image.fromarray(values).save(path)
+    else:
+        height, width = values.shape
+        header = f"Pf\n{width} {height}\n-1.0\n".encode()
+        path.write_bytes(header + values[::-1].astype("<f4").tobytes())
+
+
+@pytest.mark.parametrize("name", ["float.tif", "float.pfm"])
+def test_floating_point_pictures_are_black_at_0_and_white_at_1(tmp_path, name):
+    save_floats(tmp_path / name, np.float32(GRAY / 255))
+    assert difference(tmp_path / name, GRAY) == 0
+    save_floats(tmp_path / name, np.float32([[0, 0.5, 1]]))
+    assert levels(read_photo(tmp_path / name))[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("name", ["float.tif", "float.pfm"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, 255, np.inf, np.nan])
+def test_floating_point_values_beyond_0_and_1_are_refused(tmp_path, name, value):
+    """Nobody knows which of them is white."""
+    save_floats(tmp_path / name, np.float32([[0, 1, value]]))
+    with pytest.raises(PhotoError, match=f"{name}: its floating-point values are not all from 0"):
+        read_photo(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -278,6 +297,16 @@ def test_a_tiff_that_says_nothing_of_black_and_white_is_white_at_zero(tmp_path):
         assert difference(tmp_path / "w.tif", GRAY) <= 1
 
 
+def test_a_compressed_floating_point_tiff_in_big_endian_order_is_refused(tmp_path):
+    """Pillow swaps its bytes: a white picture would come out black."""
+    page = tiff_page(np.ones((40, 64)), "f4", order=">")
+    (tmp_path / "f.tif").write_bytes(tiff(page, order=">"))
+    assert difference(tmp_path / "f.tif", np.full((40, 64), 255)) == 0
+    (tmp_path / "f.tif").write_bytes(tiff(deflated(page), order=">"))
+    with pytest.raises(PhotoError, match="f.tif: damaged, or of a kind of TIFF"):
+        read_photo(tmp_path / "f.tif")
+
+
 @pytest.mark.parametrize(
     "tags",
     [
@@ -291,6 +320,48 @@ def test_odd_kinds_of_tiff_are_refused_by_name(tmp_path, tags):
     (tmp_path / "odd.tif").write_bytes(tiff((page, 3 * data)))
     with pytest.raises(PhotoError, match="odd.tif: damaged, or of a kind of TIFF that cannot be"):
         read_photo(tmp_path / "odd.tif")
+
+
+def test_uncompressed_ycbcr_is_refused_if_its_chroma_is_subsampled(tmp_path):
+    """Pillow reads that as noise. A TIFF that does not say has subsampling of 2 by 2."""
+    ycbcr = np.asarray(Image.fromarray(RGB).convert("YCbCr")) / 255
+    for tags in ({}, {530: [2, 2]}, {530: [2, 1]}):
+        page = tiff_page(ycbcr, "u1", photometric=6, tags=tags)
+        (tmp_path / "y.tif").write_bytes(tiff(page))
+        with pytest.raises(PhotoError, match="y.tif: damaged, or of a kind of TIFF"):
+            read_photo(tmp_path / "y.tif")
+    page = tiff_page(ycbcr, "u1", photometric=6, tags={530: [1, 1]})
+    for file in (tiff(page), tiff(deflated(page))):
+        (tmp_path / "y.tif").write_bytes(file)
+        assert difference(tmp_path / "y.tif", RGB) <= 3
+
+
+def with_sub_picture(pixels, sub, path):
+    """A TIFF whose first page names another picture as part of it, as a DNG and a NEF do."""
+    first, data = tiff_page(pixels / 255, "u1", tags={254: [1], 330: [0]})
+    place = len(tiff((first, data)))
+    second, sub_data = tiff_page(sub / 255, "u1", tags={254: [0]})
+    file = tiff((first | {330: [place]}, data), (second, sub_data))
+    end = 8 + 2 + 12 * (len(first) + 6)                         # of the tags; tiff() adds six
+    path.write_bytes(file[:end] + bytes(4) + file[end + 4 :])   # where no second page follows
+
+
+def test_a_tiff_that_holds_a_larger_picture_than_its_page_is_refused(tmp_path):
+    """It is a raw file, and the page its thumbnail."""
+    path = tmp_path / "raw.tif"
+    with_sub_picture(GRAY[::4, ::4], GRAY, path)
+    with pytest.raises(PhotoError, match="raw.tif: damaged, or of a kind of TIFF"):
+        read_photo(path)
+    with_sub_picture(GRAY, GRAY[::4, ::4], path)
+    assert difference(path, GRAY) == 0, "which has a thumbnail"
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_a_tiff_with_a_wrong_place_of_another_picture_is_read(tmp_path):
+    for place in (0, 5, 300, 2**32 - 1):
+        page = tiff_page(GRAY / 255, "u1", tags={330: [place]})
+        (tmp_path / "p.tif").write_bytes(tiff(page))
+        assert difference(tmp_path / "p.tif", GRAY) == 0, place
 
 
 def test_planes_of_eight_bits_are_read(tmp_path):
@@ -354,16 +425,73 @@ def test_a_phones_second_picture_is_passed_over_in_silence(tmp_path, capsys):
     assert capsys.readouterr().err == "" and find_photos(tmp_path)[0] == [tmp_path / "phone.mpo"]
 
 
-@pytest.mark.parametrize("bits, channels", [(1, 1), (8, 1), (8, 3)])
-def test_the_transparent_color_of_a_png_becomes_white(tmp_path, bits, channels):
-    pixels = noise(61, 47, channels, top=2**bits, dtype=np.uint16)
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("bits, channels", [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 3)])
+def test_the_transparent_color_of_a_png_becomes_white(tmp_path, bits, channels, interlaced):
+    pixels = noise(61, 47, channels, top=2**16, dtype=np.uint16) >> 16 - bits
     key = pixels[20, 30]
     is_key = (pixels == key).reshape(47, 61, -1).all(axis=-1)
     content = struct.pack(f">{channels}H", *np.atleast_1d(key))
-    (tmp_path / "key.png").write_bytes(with_chunk(png(pixels, bits, False), b"tRNS", content))
+    (tmp_path / "key.png").write_bytes(with_chunk(png(pixels, bits, interlaced), b"tRNS", content))
     expected = (pixels / (2**bits - 1) * 255).round()
     expected[is_key] = 255
     assert difference(tmp_path / "key.png", expected) <= 1
+
+
+def test_the_transparent_color_of_a_png_of_16_bit_rgb_is_refused(tmp_path):
+    """Pillow reads 8 of their bits, so that other colors would become transparent, too."""
+    content = with_chunk(png(RGB, 16, False), b"tRNS", bytes(6))
+    (tmp_path / "key.png").write_bytes(content)
+    with pytest.raises(PhotoError, match="key.png: .*16-bit RGB with a transparent color"):
+        read_photo(tmp_path / "key.png")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_transparent_entry_of_a_palette_becomes_white(tmp_path, bits):
+    picture = Image.fromarray(RGB).quantize(2**bits)
+    expected = np.asarray(picture.convert("RGB")).copy()
+    expected[np.asarray(picture) == 1] = 255
+    picture.save(tmp_path / "key.png", bits=bits, transparency=1)
+    assert difference(tmp_path / "key.png", expected) == 0
+
+
+def test_flattened_transparency_is_warned_of(tmp_path, capsys):
+    alpha = np.full_like(GRAY, 255)
+    path = tmp_path / "alpha.png"
+    Image.fromarray(np.dstack((RGB, alpha))).save(path)
+    assert difference(path, RGB) == 0 and capsys.readouterr().err == "", "nothing is transparent"
+    alpha[5, 5] = 254
+    Image.fromarray(np.dstack((RGB, alpha))).save(path)
+    assert difference(path, RGB) <= 1
+    warning = f"warning: {path}: its transparent parts become white\n"
+    assert capsys.readouterr().err == warning
+
+
+def bmp_with_alpha(rgb, alpha):
+    """A BMP of 32 bits with a header of version 4, which says where alpha is."""
+    height, width = alpha.shape
+    header = struct.pack("<LllHHLLllLL", 108, width, height, 1, 32, 3, 0, 0, 0, 0, 0)
+    header += struct.pack("<LLLL4s", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs") + bytes(48)
+    pixels = np.dstack((rgb[..., ::-1], alpha))[::-1].tobytes()
+    return struct.pack("<2sLLL", b"BM", 122 + len(pixels), 0, 122) + header + pixels
+
+
+@pytest.mark.parametrize("extension", [".bmp", ".tif", ".png", ".gif"])
+def test_an_alpha_that_is_zero_everywhere_is_ignored_with_a_warning(tmp_path, capsys, extension):
+    """Many programs that write one mean nothing by it."""
+    path = tmp_path / f"clear{extension}"
+    nothing = np.zeros_like(GRAY)
+    picture = RGB
+    if extension == ".bmp":
+        path.write_bytes(bmp_with_alpha(RGB, nothing))
+    elif extension == ".gif":
+        picture = np.full_like(RGB, 80)
+        Image.fromarray(picture).quantize(2).save(path, transparency=0)
+    else:
+        Image.fromarray(np.dstack((RGB, nothing))).save(path)
+    assert difference(path, picture) <= 1
+    warning = f"warning: {path}: its alpha is zero everywhere, and ignored\n"
+    assert capsys.readouterr().err == warning
 
 
 def test_transparency_lies_on_white(tmp_path):
@@ -411,6 +539,37 @@ def test_photos_stand_upright(tmp_path, orientation):
     photo = read_photo(tmp_path / "o.png")
     write_photo(photo, tmp_path / "again.png", like=photo)
     assert difference(tmp_path / "again.png", upright) == 0
+
+
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}  # orientation -> how an upright picture is turned when it is stored
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "RGB", "RGBA", "CMYK"])
+def test_a_tiff_of_every_mode_stands_upright(tmp_path, mode, compression):
+    """Pillow scrambles some of those without compression if it opens the path itself."""
+    white = Image.new("RGBA", (61, 47), "white")
+    if mode == "I;16":
+        source = Image.fromarray(GRAY.astype(np.uint16) * 257)
+        expected = Image.fromarray(GRAY)
+    else:
+        source = Image.fromarray(RGB).convert(mode)
+        if mode in ("LA", "RGBA"):
+            source.putalpha(Image.fromarray(GRAY))
+        expected = Image.alpha_composite(white, source.convert("RGBA")).convert("RGB")
+    for orientation, turn in STORED.items():
+        stored = source.transpose(turn) if turn is not None else source
+        stored.save(tmp_path / "o.tif", tiffinfo={274: orientation}, compression=compression)
+        assert difference(tmp_path / "o.tif", expected) <= 1, orientation
 
 
 def srgb_profile():
@@ -488,11 +647,15 @@ def test_the_first_of_several_pages_and_frames(tmp_path, capsys):
 
 @pytest.mark.parametrize("extension", [".gif", ".png", ".webp"])
 def test_the_first_of_several_frames_may_be_transparent(tmp_path, extension):
-    clear = np.dstack((RGB, np.zeros_like(GRAY)))
-    frames = [Image.fromarray(clear), Image.fromarray(255 - clear)]
+    gray = np.full((47, 61, 4), 80, np.uint8)
+    gray[..., 3] = 0
+    gray[0, 0, 3] = 255
+    frames = [Image.fromarray(gray), Image.fromarray(255 - gray)]
     path = tmp_path / f"frames{extension}"
     frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
-    assert Image.open(path).n_frames == 2 and difference(path, np.full_like(GRAY, 255)) == 0
+    expected = np.full((47, 61), 255)
+    expected[0, 0] = 80
+    assert Image.open(path).n_frames == 2 and difference(path, expected) == 0
 
 
 def test_sides_of_one_pixel_and_uniform_photos(tmp_path):
@@ -540,6 +703,39 @@ def test_the_content_is_what_plain_borders_enclose(shade, margins, grain):
 
 
 MEAN_OF_LAST_LINE = round(levels(Image.fromarray(CONTENT).convert("L"))[-1].mean())
+
+
+def in_borders(photo, *borders):
+    """The photo in borders (width, shade), the innermost first."""
+    for width, shade in borders:
+        photo = ImageOps.expand(photo, width, (shade, shade, shade))
+    return photo
+
+
+NESTED = {
+    "a white line in black": [(12, 0), (3, 255), (9, 0)],
+    "a mat in a frame": [(25, 235), (14, 40)],
+    "a framed print on a flatbed": [(8, 250), (20, 60), (2, 200), (30, 5)],
+}
+
+
+@pytest.mark.parametrize("borders", NESTED.values(), ids=NESTED)
+def test_the_content_is_what_nested_borders_enclose(borders):
+    start = sum(width for width, _ in borders)
+    box = [start, start, start + 200, start + 150]
+    framed = in_borders(Image.fromarray(CONTENT), *borders)
+    assert content_box(framed) == box
+    blurred = content_box(framed.filter(ImageFilter.GaussianBlur(0.8)))
+    assert np.abs(np.subtract(blurred, box)).max() <= 3
+    askew = content_box(framed.rotate(0.3, Image.Resampling.BICUBIC))
+    assert np.abs(np.subtract(askew, box)).max() <= 4
+
+
+def test_dust_on_a_border_is_no_content():
+    photo = in_borders(Image.fromarray(CONTENT), (30, 250))
+    for place in ((100, 0), (0, 90), (40, 12), (255, 60), (120, 205)):
+        photo.paste("black", (*place, place[0] + 3, place[1] + 3))
+    assert content_box(photo) == [30, 30, 230, 180]
 
 
 @pytest.mark.parametrize("side", range(4))
@@ -635,6 +831,62 @@ def test_the_content_of_a_whole_photo_passes_and_no_other():
     for content in (b"", whole[:2000], b"<!DOCTYPE html><html></html>"):
         with pytest.raises(PhotoError):
             check_photo(content)
+
+
+ENDS = [
+    {},
+    {"progressive": True},
+    {"subsampling": 0},
+    {"restart_marker_rows": 1},
+]  # of JPEGs
+
+
+@pytest.mark.parametrize("options", ENDS)
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_read_with_a_warning(
+    tmp_path, capsys, options, missing
+):
+    path = tmp_path / "end.jpg"
+    Image.fromarray(noise(300, 200)).save(path, **options)
+    whole = read_photo(path)
+    path.write_bytes(path.read_bytes()[:-missing])
+    assert (levels(read_photo(path)) == levels(whole)).all()
+    assert capsys.readouterr().err == f"warning: {path}: its last bytes are missing\n"
+
+
+@pytest.mark.parametrize("options", ENDS)
+@pytest.mark.parametrize("missing", [5, 6, 20, 100, 1000])
+def test_a_jpeg_that_lacks_lines_is_refused(tmp_path, options, missing):
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(noise(300, 200)).save(path, **options)
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(PhotoError, match="cut.jpg: .*truncated"):
+        read_photo(path)
+
+
+def test_a_jpeg_that_ends_between_two_of_its_segments_is_refused(tmp_path):
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(noise(300, 200)).save(path, restart_marker_rows=1)
+    whole = path.read_bytes()
+    markers = [place for place in range(len(whole)) if re.match(rb"\xff[\xd0-\xd7]", whole[place:])]
+    assert len(markers) > 10
+    for marker in markers:
+        for length in (marker, marker + 1, marker + 2):
+            path.write_bytes(whole[:length])
+            with pytest.raises(PhotoError, match="cut.jpg: .*truncated"):
+                read_photo(path)
+
+
+def test_a_download_has_to_be_complete_to_the_last_byte():
+    with pytest.raises(PhotoError, match="truncated"):
+        check_photo(jpeg_bytes()[:-2])
+
+
+def test_a_file_that_may_not_be_read_is_refused_by_name(tmp_path, monkeypatch):
+    (tmp_path / "locked.png").write_bytes(b"")
+    monkeypatch.setattr("builtins.open", raising(PermissionError(13, "Permission denied")))
+    with pytest.raises(PhotoError, match="locked.png: Permission denied"):
+        read_photo(tmp_path / "locked.png")
 
 
 def test_pipes_devices_folders_and_missing_files_are_refused_at_once(tmp_path):
@@ -743,6 +995,60 @@ def test_damaged_xmp_does_not_cost_the_photo(tmp_path, capsys, extension):
     photo = read_photo(path)
     write_photo(photo, tmp_path / "out.png", like=photo)
     assert read_photo(tmp_path / "out.png").size == photo.size and capsys.readouterr().err == ""
+
+
+LONG = "Mormor " * 300_000                                 # 2 MB, of which few stay when compressed
+
+
+def test_a_megabyte_of_compressed_text_does_not_cost_a_png(tmp_path, capsys):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Description", LONG, zip=True)
+    text.add_itxt("XML:com.adobe.xmp", LONG, zip=True)
+    Image.fromarray(RGB).save(tmp_path / "in.png", pnginfo=text)
+    assert difference(tmp_path / "in.png", RGB) == 0
+    info = read_photo(tmp_path / "in.png").info
+    assert info["xmp"] == LONG.encode() and info["text"] == {"Description": LONG}
+    assert capsys.readouterr().err == ""
+
+
+def test_a_megabyte_of_color_profile_does_not_cost_a_png(tmp_path, capsys):
+    profile = bytearray(gray_profile()) + bytes(2_000_000)
+    profile[:4] = len(profile).to_bytes(4, "big")
+    Image.new("L", (5, 4), 128).save(tmp_path / "in.png", icc_profile=bytes(profile))
+    assert difference(tmp_path / "in.png", np.full((4, 5), 188)) <= 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME", b"gAMA"])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_chunk_with_a_wrong_checksum_does_not_cost_a_png(tmp_path, capsys, name, is_last):
+    path = tmp_path / "in.png"
+    Image.new("L", (5, 4), 128).save(path, icc_profile=gray_profile())
+    content = path.read_bytes()
+    place = len(content) - 12 if is_last else 33            # before the end, or after the header
+    chunk = struct.pack(">L4s8sL", 8, name, b"a\0\0\0\0\0\0b", 0)
+    path.write_bytes(content[:place] + chunk + content[place:])
+    assert difference(path, np.full((4, 5), 188)) <= 1, "its color profile is used"
+    warning = f"warning: {path}: its metadata is damaged, and left out\n"
+    assert is_last or capsys.readouterr().err == warning
+
+
+def test_a_png_with_damaged_pixels_is_refused(tmp_path):
+    path = tmp_path / "in.png"
+    Image.fromarray(RGB).save(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 50] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(PhotoError, match="in.png: "):
+        read_photo(path)
+
+
+def test_a_damaged_color_profile_is_warned_of(tmp_path, capsys):
+    path = tmp_path / "in.png"
+    Image.fromarray(RGB).save(path)
+    path.write_bytes(with_chunk(path.read_bytes(), b"iCCP", b"name\0\0not compressed"))
+    assert difference(path, RGB) == 0
+    assert f"{path}: its color profile is ignored: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("length, fits", [(65502, True), (65503, False)])
@@ -932,7 +1238,7 @@ def test_a_tiff_lends_a_photo_neither_a_dpi_that_it_has_not_nor_its_own_tags(tmp
         assert "dpi" not in image.info and "exif" not in image.info
 
 
-@pytest.mark.parametrize("extension", [".png", ".webp", ".tif", ".tiff"])
+@pytest.mark.parametrize("extension", [".png", ".webp", ".tif", ".tiff", ".bmp"])
 def test_lossless_formats_are_lossless(tmp_path, extension):
     write_photo(Image.fromarray(RGB), tmp_path / f"out{extension}")
     assert difference(tmp_path / f"out{extension}", RGB) == 0
@@ -964,3 +1270,41 @@ def test_outputs_appear_whole_or_not_at_all(tmp_path):
         write_photo(Image.new("RGB", (16400, 1)), tmp_path / "out.webp")    # more than 16,383
     assert (tmp_path / "out.webp").read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_whatever_goes_wrong_in_writing_is_an_error_of_that_photo(tmp_path):
+    photo = Image.fromarray(RGB)
+    for broken in ({"exif": b"Exif\0\0II+"}, {"exif": 5}, {"dpi": "many"}):
+        photo.info = broken
+        with pytest.raises(PhotoError, match="out.tif: cannot be written: "):
+            write_photo(photo, tmp_path / "out.tif", like=photo)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_the_cause_of_the_error(tmp_path, monkeypatch):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(os, "fsync", raising(full))
+    with pytest.raises(PhotoError, match="out.png: .*No space left") as caught:
+        write_photo(Image.fromarray(RGB), tmp_path / "out.png")
+    assert caught.value.__cause__ is full
+
+
+@pytest.mark.parametrize("extension", HOLDERS)
+@pytest.mark.parametrize("described", [False, True])
+def test_a_bigtiff_becomes_any_format(tmp_path, extension, described):
+    exif = Image.Exif()
+    exif[0x010E] = "Grandmother, 1931"
+    tags = exif if described else {}
+    out = tmp_path / f"out{extension}"
+    Image.fromarray(RGB).save(tmp_path / "in.tif", big_tiff=True, tiffinfo=tags)
+    photo = read_photo(tmp_path / "in.tif")
+    write_photo(photo, out, like=photo)
+    assert Image.open(out).getexif().get(0x010E) == ("Grandmother, 1931" if described else None)
+    assert b"Exif\0\0II+" not in out.read_bytes(), "small TIFF is what EXIF is made of"
+    assert difference(out, RGB) <= (16 if extension == ".jpg" else 0)
+
+
+def make_files(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
