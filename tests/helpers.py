@@ -114,6 +114,17 @@ def new_parts(G=None, D=None, lr=2e-4):
     return SimpleNamespace(G=G, D=D, ema=ema, opt_G=adam(G, lr), opt_D=adam(D, lr))
 
 
+def fill(net):
+    """The network with numbers in it that are unlike those of a new one."""
+    generator = torch.Generator().manual_seed(5)
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(0.1 + 0.1 * torch.rand(tensor.shape, generator=generator))
+        else:
+            tensor.fill_(7)
+    return net
+
+
 def new_repair_parts():
     """The same of `repair.fit_repairs`."""
     torch.manual_seed(0)
@@ -343,6 +354,13 @@ def assert_equal(saved, other, path=""):
             assert_equal(*pair, f"{path}/{index}")
     else:
         assert saved == other, path
+
+
+def assert_same_weights(weights, other):
+    """Once rounded to float16, as in a file."""
+    assert weights.keys() == other.keys()
+    for name, weight in weights.items():
+        assert torch.equal(weight.half(), other[name].half()), name
 
 
 def assert_same_run(out, whole):
