@@ -364,9 +364,14 @@ def assert_same_weights(weights, other):
 
 
 def assert_same_run(out, whole):
-    """The results in `out` are those in `whole`: checkpoint, log, and the samples of `whole`."""
+    """The results in `out` are those in `whole`: all files, but only the samples of `whole`."""
     out, whole = Path(out), Path(whole)
     assert_equal(checkpoint(out), checkpoint(whole))
+    for name in ("generator.pt", "pretrained.pt"):
+        assert (out / name).exists() == (whole / name).exists(), name
+        if (whole / name).exists():
+            pair = (weights.load_saved(folder / name, "generator") for folder in (out, whole))
+            assert_equal(*pair, name)
     assert without_timings(read_log(out)) == without_timings(read_log(whole))
     samples = [path.relative_to(whole) for path in whole.glob("samples/*.png")]
     assert samples, "there is at least one to compare"

@@ -25,9 +25,9 @@ from pix2pix.models import Discriminator, Generator
 from pix2pix.run import Run
 from pix2pix.weights import load_saved
 from tests.helpers import (
-    CPU, ROOT, TINY_PRETRAINED, Clock, Waits, checkpoint, epochs, error_line, fit_as_rank_1, held_out,
-    new_parts, new_repair_parts, no_training, out_of_memory, parse, raising, read_log, run,
-    run_infer, run_python, run_train, save_noise, stub, watch
+    CPU, ROOT, TINY_PRETRAINED, Clock, Waits, checkpoint, epochs, error_line, fit_as_rank_1,
+    held_out, new_parts, new_repair_parts, no_training, out_of_memory, parse, raising, read_log,
+    run, run_infer, run_python, run_train, save_noise, stub, watch
 )
 
 EXACT = contextlib.nullcontext()                # float32, without autocast
