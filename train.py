@@ -128,10 +128,10 @@ def fit(run, photos, device, autocast, G, D, ema, opt_G, opt_D):
                 row["ab_error_film"] = film_error(ema, photos, device)
         run.log(row, label)
         phase_ends = epoch in (config.pretrain_epochs, len(phases) - 1)
+        if phase == "pretrain" and phase_ends:      # before checkpoint.pt, or a kill could lose it
+            save_weights(config.out / "pretrained.pt", generator_file(ema, config))
         if phase_ends or run.is_due():
             save(run, photos, device, autocast, ema)
-        if phase == "pretrain" and phase_ends:
-            save_weights(config.out / "pretrained.pt", generator_file(ema, config))
 
 
 def save(run, photos, device, autocast, ema):

@@ -122,7 +122,8 @@ def _check(config, typed):
     if config.repeat and not re.fullmatch(r".+=[1-9]\d*", config.repeat):
         raise UsageError(f"--repeat {config.repeat} is not of the form SUBFOLDER=K")
     out = config.out.resolve()
-    if Path(config.data).resolve() in out.parents and Path("runs").resolve() not in out.parents:
+    folders = (out, *out.parents)
+    if Path(config.data).resolve() in folders and Path("runs").resolve() not in folders:
         raise UsageError(f"--out {config.out} lies among the photos: choose a folder outside them")
     if config.size % 32:
         raise UsageError(f"--size {config.size} is not a multiple of 32")

@@ -111,7 +111,7 @@ def train_repairs(config, saved):
     torch.manual_seed(config.seed % 2**63)
     with rank_0_first():
         photos = load_split(config, device)
-        R = Repairer(load_generator(config.restore))
+        R = initial_repairer(config.restore)
     R.to(device, memory_format=memory_format).train()
     ema = copy.deepcopy(R).eval().requires_grad_(False)
     opt = Adam(R.parameters(), config.lr, betas=(0.5, 0.999), fused=True)
@@ -173,6 +173,13 @@ def load_repairer(path, device="cpu"):
     except RuntimeError:
         raise UserError(f"{path} is from another version of this program")
     return R.to(device).eval()
+
+
+def initial_repairer(path):
+    """The Repairer of the generator at `path`: the one it was saved with, or else a new one."""
+    if "repairs" in load_saved(path, "generator"):
+        return load_repairer(path)
+    return Repairer(load_generator(path))
 
 
 @torch.inference_mode()

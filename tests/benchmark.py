@@ -4,6 +4,7 @@ Every figure is the median of several calls after one that is not counted, all i
 that their ratios hold.
 """
 import argparse
+import copy
 import json
 import os
 import platform
@@ -17,16 +18,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch.optim import Adam
 from torch.utils.flop_counter import FlopCounterMode
 
 import infer
 import train
-from pix2pix import color, data, files
+from pix2pix import color, data
 from pix2pix.device import fast_layout, keep_freed_memory, pick_device, use_bf16
 from pix2pix.metrics import evaluate
-from pix2pix.models import Discriminator, Generator
+from pix2pix.models import ENCODER, Discriminator, Generator, update_ema
 from pix2pix.photo import JPEG, read_photo, write_photo
-from pix2pix.run import Run
+from pix2pix.weights import save_weights
 
 ROOT = Path(__file__).parent.parent
 SIZE = 256
@@ -65,8 +67,9 @@ def peak(device, bf16):
 def steps(device, bf16, layout, batch_size):
     """What an epoch is made of: name -> (function, pictures)."""
     torch.manual_seed(0)
-    nets = [net.to(device, memory_format=layout) for net in (Generator(False), Discriminator())]
-    run = Run(*nets, {"lr": 2e-4, "restore": ""}, "noise", Path("out"), bf16)
+    G, D = (net.to(device, memory_format=layout) for net in (Generator(False), Discriminator()))
+    ema = copy.deepcopy(G).eval().requires_grad_(False)
+    opt_G, opt_D = (Adam(net.parameters(), 2e-4, betas=(0.5, 0.999), fused=True) for net in (G, D))
     images = torch.randint(0, 256, (3 * batch_size, 3, SIZE, SIZE), dtype=torch.uint8)
     indices = torch.arange(len(images))
     photos = images[:batch_size].to(device)
@@ -77,20 +80,22 @@ def steps(device, bf16, layout, batch_size):
         for batch in zip(order, mirrored.to(device)):
             data.gather(images, device, *batch)
 
-    def evaluate_batch():
-        evaluate(run.ema, images, indices[:batch_size], device, False)
+    validation = data.Photos(images, indices, indices[:batch_size], "noise")
+    precision = torch.autocast(device.type, torch.bfloat16, bf16, cache_enabled=False)
 
-    both = (run.G, run.D, run.opt_G, run.opt_D, L, ab, 100)
-    found = {
+    def evaluate_batch():
+        with precision:
+            evaluate(ema, validation, device)
+
+    batch = (L, ab, 100, precision)
+    return {
         "batches": (load_epoch, 3 * batch_size),
         "encode": (lambda: color.encode(photos), batch_size),
-        "pretrain step": (lambda: train.pretrain_step(run.G, run.opt_G, L, ab, 100), batch_size),
-        "GAN step": (lambda: train.gan_step(*both), batch_size),
-        "EMA of G": (lambda: run.update_ema(1000), batch_size),
+        "pretrain step": (lambda: train.pretrain_step(G, opt_G, *batch), batch_size),
+        "GAN step": (lambda: train.gan_step(G, D, opt_G, opt_D, *batch), batch_size),
+        "EMA of G": (lambda: update_ema(ema, G, 1000), batch_size),
         "evaluate": (evaluate_batch, batch_size)
     }
-    precision = torch.autocast(device.type, torch.bfloat16, bf16, cache_enabled=False)
-    return {name: (precision(function), pictures) for name, (function, pictures) in found.items()}
 
 
 def training(device, bf16, batch_size):
@@ -157,10 +162,10 @@ function(), function()
 
 def inference(device):
     """Seconds for a JPEG, beside Pillow's own decoding and encoding of the same file; memory."""
-    config = {"data": "nothing", "size": SIZE, "restore": False}
+    config = {"data": "nothing", "size": SIZE, "encoder": ENCODER}
     weights = Generator(pretrained=False).state_dict()
     path = Path("generator.pt")
-    files.save(path, {"kind": "generator", "config": config, "weights": weights})
+    save_weights(path, {"kind": "generator", "config": config, "weights": weights})
     G = infer.load_generator(path, device)
     L = torch.rand(1, 1, SIZE, SIZE, device=device)
     options = ["in.jpg", "out.jpg", "--overwrite", "--checkpoint", path, "--device", device]
@@ -171,7 +176,7 @@ def inference(device):
         image = read_photo("in.jpg")
         functions = {
             "reading": lambda: read_photo("in.jpg"),
-            "network": torch.inference_mode()(lambda: G.color(L)),
+            "network": torch.inference_mode()(lambda: G(L)),
             "network and color": lambda: infer.colorize(G, image, SIZE),
             "writing": lambda: write_photo(image, Path("out.jpg"), image),
             "pillow": lambda: Image.open("in.jpg").save("out.jpg", **JPEG)

@@ -14,9 +14,11 @@ from torchvision.models import ResNet18_Weights
 
 pytest.register_assert_rewrite("tests.helpers")
 
-from pix2pix import demo, files
+import train
+from pix2pix import demo
+from pix2pix import run as run_module
 from pix2pix.device import keep_freed_memory
-from pix2pix.models import Generator
+from pix2pix.models import ENCODER, Generator
 from tests.helpers import watch
 
 
@@ -77,7 +79,7 @@ def generator(tmp_path_factory):
     G = Generator(pretrained=False)
     torch.nn.init.normal_(G.head.weight, std=2)
     path = tmp_path_factory.mktemp("generator") / "generator.pt"
-    config = {"data": "demo", "size": 64, "restore": False}
+    config = {"data": "demo", "size": 64, "encoder": ENCODER}
     torch.save({"kind": "generator", "config": config, "weights": G.state_dict()}, path)
     return path
 
@@ -87,7 +89,7 @@ def colorizer(tmp_path_factory):
     """A generator file of the size of tiny trainings, for --restore to start from."""
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("colorizer") / "generator.pt"
-    config = {"data": "demo", "size": 32, "restore": False}
+    config = {"data": "demo", "size": 32, "encoder": ENCODER}
     weights = Generator(pretrained=False).state_dict()
     torch.save({"kind": "generator", "config": config, "weights": weights}, path)
     return path
@@ -95,13 +97,14 @@ def colorizer(tmp_path_factory):
 
 @pytest.fixture
 def saved(monkeypatch):
-    """The contents of the two large files by name, instead of the files: writing them is slow."""
+    """The contents of the large files by name, instead of the files: writing them is slow."""
     contents = {}
 
     def keep(path, content):
         contents[path.name] = content
 
-    watch(monkeypatch, files, "save", instead=keep)
+    watch(monkeypatch, run_module, "save_weights", instead=keep)
+    watch(monkeypatch, train, "save_weights", instead=keep)
     return contents
 
 

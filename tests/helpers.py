@@ -1,5 +1,6 @@
 """What several test modules share: how to start the programs, what to watch, what to compare."""
 import contextlib
+import copy
 import inspect
 import itertools
 import json
@@ -11,15 +12,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from torch.optim import Adam
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import infer
 import train
-from pix2pix import data, files
-from pix2pix.models import Discriminator, Generator
+from pix2pix import data, options, weights
+from pix2pix.models import ENCODER, Discriminator, Generator
+from pix2pix.repair import Repairer, fit_repairs
 from pix2pix.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -83,25 +87,71 @@ def threads(number):
         torch.set_num_threads(before)
 
 
-def new_run(G=None, D=None, restore=False, **config):
-    """A run before its first step, of full-size networks unless others are given."""
+def parse(*arguments):
+    """The configuration, and the checkpoint to resume, as train.py reads them."""
+    return options.parse_options(list(map(str, arguments)), "", train.HYPERPARAMETERS)
+
+
+def new_config(**values):
+    """The configuration of a training, without a look at the disk."""
+    others = {"data": "photos", "out": Path("out"), "encoder": ENCODER}
+    return SimpleNamespace(**train.HYPERPARAMETERS | options.DEFAULTS | others | values)
+
+
+def adam(net, lr):
+    return Adam(net.parameters(), lr, betas=(0.5, 0.999), fused=True)
+
+
+def new_parts(G=None, D=None, lr=2e-4):
+    """What `train.fit` trains, before its first step: full-size networks unless others are given.
+
+    As attributes; `vars` of it are a run's parts.
+    """
     torch.manual_seed(0)
-    G = Generator(pretrained=False, repairs=restore) if G is None else G
-    D = Discriminator(target_channels=1 if restore else 2) if D is None else D
-    config = {"lr": 2e-4, "l1_weight": 100, "seed": 0, "restore": restore} | config
-    return Run(G, D, config, "photos", Path("out"), bf16=False)
+    G = Generator(pretrained=False) if G is None else G
+    D = Discriminator() if D is None else D
+    ema = copy.deepcopy(G).eval().requires_grad_(False)
+    return SimpleNamespace(G=G, D=D, ema=ema, opt_G=adam(G, lr), opt_D=adam(D, lr))
 
 
-def fit_as_rank_1(patch, run, images, phase):
-    """One epoch of a phase in the second of two processes, which evaluates and saves nothing."""
-    epochs = {"pretrain_epochs": int(phase == "pretrain"), "gan_epochs": int(phase == "gan")}
-    options = {"batch_size": 2, "restore": run.config["restore"]} | epochs
-    defaults = {name: default for name, (default, _) in train.OPTIONS.items()}
-    args = SimpleNamespace(**defaults | options)
-    patch.setattr(train, "processes", lambda: (1, 2))
-    train_indices = torch.arange(len(images))
-    val_indices = torch.arange(len(images), device=images.device)
-    train.fit(run, args, images, train_indices, val_indices)
+def fill(net):
+    """The network with numbers in it that are unlike those of a new one."""
+    generator = torch.Generator().manual_seed(5)
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(0.1 + 0.1 * torch.rand(tensor.shape, generator=generator))
+        else:
+            tensor.fill_(7)
+    return net
+
+
+def new_repair_parts():
+    """The same of `repair.fit_repairs`."""
+    torch.manual_seed(0)
+    R = Repairer(Generator(pretrained=False)).train()
+    ema = copy.deepcopy(R).eval().requires_grad_(False)
+    return SimpleNamespace(R=R, ema=ema, opt=adam(R, 2e-4))
+
+
+def new_run(parts=None, error="ab_error", **values):
+    """A run whose baseline is an error of 10."""
+    baseline = {error: 10.0, "psnr": 20.0}
+    return Run(new_config(**values), "photos", error, baseline, vars(parts) if parts else {})
+
+
+def fit_as_rank_1(parts, images, phase, **values):
+    """One epoch of a phase in the second of two processes, which evaluates and saves nothing.
+
+    The phases are "pretrain" and "gan", and "repair", which takes other parts.
+    """
+    values |= {"pretrain_epochs": int(phase != "gan"), "gan_epochs": int(phase == "gan")}
+    run = new_run(parts, batch_size=2, **values)
+    photos = held_out(images)
+    fit = fit_repairs if phase == "repair" else train.fit
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANK", "1")
+        patch.setenv("WORLD_SIZE", "2")
+        fit(run, photos, images.device, contextlib.nullcontext(), **vars(parts))
 
 
 # Watching and replacing functions
@@ -110,7 +160,6 @@ def fit_as_rank_1(patch, run, images, phase):
 def no_training(patch):
     """Runs of train.py end before their first epoch."""
     stub(patch, train, "fit")
-    stub(patch, Run, "verdict", result="done")
 
 
 def watch(patch, owner, name, before=None, instead=None):
@@ -166,8 +215,8 @@ def press_ctrl_c():
 
 
 def interrupt_at_step(patch, number):
-    """Ctrl-C before a step of training, whatever the phase: each makes `examples` first."""
-    watch(patch, data, "examples", before=at_call(number, press_ctrl_c))
+    """Ctrl-C before a step of training, whatever the phase: each gathers its photos first."""
+    watch(patch, data, "gather", before=at_call(number, press_ctrl_c))
 
 
 class Clock:
@@ -254,6 +303,12 @@ def noise_batch(count, size):
     return torch.from_numpy(photos).permute(0, 3, 1, 2)
 
 
+def held_out(images, first=0):
+    """These pictures as the Photos of a training, all validated on but those before `first`."""
+    val_indices = torch.arange(first, len(images), device=images.device)
+    return data.Photos(images, torch.arange(len(images)), val_indices, "photos")
+
+
 # What a program printed and left behind
 
 
@@ -277,7 +332,7 @@ def read_log(out):
 
 
 def checkpoint(out="out"):
-    return files.load_saved(Path(out, "checkpoint.pt"), "checkpoint")
+    return weights.load_saved(Path(out, "checkpoint.pt"), "checkpoint")
 
 
 def without_timings(rows):
@@ -301,10 +356,22 @@ def assert_equal(saved, other, path=""):
         assert saved == other, path
 
 
+def assert_same_weights(weights, other):
+    """Once rounded to float16, as in a file."""
+    assert weights.keys() == other.keys()
+    for name, weight in weights.items():
+        assert torch.equal(weight.half(), other[name].half()), name
+
+
 def assert_same_run(out, whole):
-    """The results in `out` are those in `whole`: checkpoint, log, and the samples of `whole`."""
+    """The results in `out` are those in `whole`: all files, but only the samples of `whole`."""
     out, whole = Path(out), Path(whole)
     assert_equal(checkpoint(out), checkpoint(whole))
+    for name in ("generator.pt", "pretrained.pt"):
+        assert (out / name).exists() == (whole / name).exists(), name
+        if (whole / name).exists():
+            pair = (weights.load_saved(folder / name, "generator") for folder in (out, whole))
+            assert_equal(*pair, name)
     assert without_timings(read_log(out)) == without_timings(read_log(whole))
     samples = [path.relative_to(whole) for path in whole.glob("samples/*.png")]
     assert samples, "there is at least one to compare"

@@ -34,7 +34,7 @@ def figures(G, batches, mirror):
     found = {strength: [] for strength in STRENGTHS}
     for photos in batches:
         L, truth = encode(photos)
-        ab = infer.predict_mirrored(G.color, L) if mirror else G.color(L)
+        ab = infer.predict_mirrored(G, L) if mirror else G(L)
         for strength, rows in found.items():
             rgb = decode(L, strength * ab)
             rows.append(torch.stack((

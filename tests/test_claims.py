@@ -1,5 +1,6 @@
 """Who imports what, read from the sources."""
 import ast
+import re
 import sys
 
 import pytest
@@ -32,13 +33,26 @@ def test_four_packages_and_the_standard_library_are_all_that_it_needs(path):
 
 
 def test_infer_needs_nothing_of_training():
-    assert uses(ROOT / "infer.py", "pix2pix.files")
+    assert uses(ROOT / "infer.py", "pix2pix.weights")
     assert not uses(ROOT / "infer.py", "train") and not uses(ROOT / "infer.py", "pix2pix.run")
 
 
-def test_only_data_uses_damage():
-    """Whoever reads the plain colorizer meets it in one line."""
-    assert [path.name for path in SOURCES if uses(path, "pix2pix.damage")] == ["data.py"]
+def test_only_repairs_use_damage():
+    """Whoever reads the plain colorizer never meets it."""
+    assert [path.name for path in SOURCES if uses(path, "pix2pix.damage")] == ["repair.py"]
+
+
+def test_the_scripts_alone_use_repairs():
+    """Whoever reads the plain colorizer meets them in two lines."""
+    users = [path.name for path in SOURCES if uses(path, "pix2pix.repair")]
+    assert users == ["train.py", "infer.py"]
+
+
+def test_every_test_that_the_readme_names_is_there():
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", (ROOT / "README.md").read_text("utf-8"))
+    assert len(named) >= 10
+    for file, test in named:
+        assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text("utf-8"), f"{file}::{test}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)

@@ -7,6 +7,7 @@ import torch
 
 from pix2pix import files
 from pix2pix.terminal import UserError
+from pix2pix.weights import load_saved, save_weights
 from tests.helpers import Clock, at_call, raising, stub, watch
 
 
@@ -97,16 +98,16 @@ def test_a_file_that_stays_in_use_stays_as_it_is_and_is_an_error(in_use, tmp_pat
 
 def test_what_was_saved_is_loaded(tmp_path):
     saved = {"kind": "checkpoint", "rows": [{"l1": 0.5}], "G": {"weight": torch.arange(3.0)}}
-    files.save(tmp_path / "deep/checkpoint.pt", saved)
-    loaded = files.load_saved(tmp_path / "deep/checkpoint.pt", "checkpoint")
+    save_weights(tmp_path / "deep/checkpoint.pt", saved)
+    loaded = load_saved(tmp_path / "deep/checkpoint.pt", "checkpoint")
     assert loaded["rows"] == saved["rows"]
     assert torch.equal(loaded["G"]["weight"], saved["G"]["weight"])
 
 
 def test_what_a_gpu_saved_is_loaded_without_one(tmp_path, monkeypatch):
     stub(monkeypatch, torch.serialization, "location_tag", result="cuda:7")
-    files.save(tmp_path / "generator.pt", {"kind": "generator", "weight": torch.arange(3.0)})
-    loaded = files.load_saved(tmp_path / "generator.pt", "generator")
+    save_weights(tmp_path / "generator.pt", {"kind": "generator", "weight": torch.arange(3.0)})
+    loaded = load_saved(tmp_path / "generator.pt", "generator")
     assert torch.equal(loaded["weight"], torch.arange(3.0))
 
 
@@ -124,7 +125,7 @@ def test_a_file_that_would_run_a_program_is_refused_and_runs_nothing(tmp_path):
     path = tmp_path / "generator.pt"
     torch.save({"kind": "generator", "weights": Trap(tmp_path / "sprung")}, path)
     with pytest.raises(UserError, match="is not a complete generator written by train.py"):
-        files.load_saved(path, "generator")
+        load_saved(path, "generator")
     assert list(tmp_path.iterdir()) == [path]
     torch.load(path, weights_only=False)
     assert (tmp_path / "sprung").exists(), "the trap is one"

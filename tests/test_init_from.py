@@ -1,6 +1,5 @@
 """--init-from: training that starts from a generator that was trained before."""
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,40 +7,26 @@ from torchvision.models import resnet18
 
 import train
 from pix2pix import models
-from pix2pix.files import load_generator
-from pix2pix.models import Generator
-from pix2pix.run import Run, initial_generator
-from tests.helpers import checkpoint, epochs, error_line, run_train, save_noise, stub, watch
+from pix2pix.models import ENCODER, Generator
+from pix2pix.repair import Repairer, repairer_file
+from pix2pix.weights import generator_file, initial_generator, load_generator
+from tests.helpers import (
+    assert_same_weights, checkpoint, epochs, error_line, fill, new_config, run_train, save_noise,
+    stub, watch
+)
 
 
-def trained(path, repairs=False):
+def trained(path, encoder=ENCODER):
     """Write a generator file whose contents are unlike a new one's, and return its weights."""
-    G = Generator(pretrained=False, repairs=repairs)
-    generator = torch.Generator().manual_seed(5)
-    weights = G.state_dict()
-    for name, weight in weights.items():
-        if weight.is_floating_point():
-            weights[name] = 0.1 + 0.1 * torch.rand(weight.shape, generator=generator)
-        else:
-            weights[name] = torch.tensor(7)
-    for name, _ in G.named_parameters():
-        weights[name] = weights[name].half()                # as `Run.save` does
-    config = {"data": "demo", "size": 32, "restore": "colorizer.pt" if repairs else ""}
-    torch.save({"kind": "generator", "config": config, "weights": weights}, path)
-    return weights
+    G = fill(Generator(False, encoder))
+    content = generator_file(G, new_config(size=32, encoder=encoder))
+    torch.save(content, path)
+    return content["weights"]
 
 
 def initial(path):
     """G before its first step."""
-    args = SimpleNamespace(no_pretrained=False, init_from=str(path), restore="")
-    return initial_generator(args)
-
-
-def assert_same_weights(weights, other):
-    """Once rounded to float16, as in a file."""
-    assert weights.keys() == other.keys()
-    for name, weight in weights.items():
-        assert torch.equal(weight.half(), other[name].half()), name
+    return initial_generator(new_config(init_from=str(path)), None)
 
 
 def train_from(path, photos, *options):
@@ -52,7 +37,7 @@ def train_from(path, photos, *options):
 def no_steps(monkeypatch):
     """Epochs train nothing."""
     stub(monkeypatch, train, "pretrain_step", result={"l1": torch.zeros(())})
-    stub(monkeypatch, Run, "update_ema")
+    stub(monkeypatch, train, "update_ema")
 
 
 def test_G_starts_with_all_weights_and_statistics_of_the_file_ready_to_train(tmp_path):
@@ -64,11 +49,11 @@ def test_G_starts_with_all_weights_and_statistics_of_the_file_ready_to_train(tmp
 
 
 def test_of_a_generator_that_repairs_G_starts_with_the_colorizer(tmp_path):
-    weights = trained(tmp_path / "trained.pt", repairs=True)
-    G = initial(tmp_path / "trained.pt")
-    colors = G.state_dict()
-    assert_same_weights(colors, {name: weights[name] for name in colors})
-    assert len(colors) < len(weights)
+    trained(tmp_path / "trained.pt")
+    content = repairer_file(fill(Repairer(load_generator(tmp_path / "trained.pt"))))
+    torch.save(content, tmp_path / "repairs.pt")
+    G = initial(tmp_path / "repairs.pt")
+    assert_same_weights(G.state_dict(), content["weights"])
     assert all(module.training for module in G.modules())
     assert all(weight.requires_grad for weight in G.parameters())
 
@@ -85,9 +70,9 @@ def test_a_run_of_no_steps_saves_the_generator_that_it_started_from(
 
 def test_a_file_spares_the_weights_of_imagenet(tmp_path, monkeypatch):
     trained(tmp_path / "trained.pt")
-    asked = watch(monkeypatch, models, "resnet18", instead=lambda **options: resnet18())
+    asked = watch(monkeypatch, models, "get_model", instead=lambda *name, **options: resnet18())
     initial(tmp_path / "trained.pt")
-    assert {call["weights"] for call in asked} == {None}
+    assert [call["config"] for call in asked] == [{"weights": None}]
 
 
 def test_a_resumed_run_does_not_read_the_file_again(work, scenes, capsys, no_steps):
@@ -117,27 +102,21 @@ def test_a_generator_of_another_shape_is_one_clear_error(work, scenes, capsys, c
     change(saved)
     torch.save(saved, "other.pt")
     assert train_from("other.pt", scenes) == 1
-    assert error_line(capsys.readouterr().err) == "other.pt is from another version of this program"
+    message = error_line(capsys.readouterr().err)
+    assert message == "other.pt is from another version of this program (encoder: resnet18)"
 
 
-@pytest.mark.parametrize("repairs", [False, True])
-def test_a_run_with_restore_starts_from_all_of_the_file(work, scenes, saved, no_steps, repairs):
-    weights = trained(work / "trained.pt", repairs)
-    assert run_train(scenes, *epochs(1, 0), "--out", "out", "--restore", "trained.pt") == 0
-    after = saved["generator.pt"]["weights"]
-    assert len(after) > len(Generator(pretrained=False).state_dict())
-    assert_same_weights({name: after[name] for name in weights}, weights)
-
-
-def test_repairs_may_be_learned_from_larger_pictures_than_colors(work, scenes, no_steps):
+def test_a_file_decides_the_encoder(work, scenes, saved, no_steps):
     """Also when its run is resumed, and when another one starts from it."""
-    trained(work / "trained.pt")
-    options = [*epochs(1, 0), "--out", "out", "--size", "64"]
-    assert run_train(scenes, *options, "--restore", "trained.pt") == 0
-    assert run_train(scenes, *options, "--resume") == 0
-    assert load_generator("out/generator.pt").config["size"] == 32
-    assert run_train(scenes, *epochs(1, 0), "--out", "2", "--restore", "out/generator.pt") == 0
-    assert load_generator("2/generator.pt").config["size"] == 32
+    weights = trained(work / "trained.pt", "resnet34")
+    assert train_from("trained.pt", scenes) == 0
+    assert_same_weights(saved["generator.pt"]["weights"], weights)
+    for name in ("generator.pt", "checkpoint.pt"):
+        assert saved[name]["config"]["encoder"] == "resnet34"
+    torch.save(saved["checkpoint.pt"], "out/checkpoint.pt")
+    assert run_train(scenes, "--out", "out", "--resume") == 0
+    torch.save(saved["generator.pt"], "generator.pt")
+    assert len(load_generator("generator.pt").encoder.layer3) == 6, "as ResNet34 has"
 
 
 def test_a_file_that_is_no_generator_is_one_clear_error(work, scenes, capsys):

@@ -1,6 +1,5 @@
 """What the networks are made of, how they begin, and what they compute."""
 import copy
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,14 +10,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet18
 
 from pix2pix import models
-from pix2pix.models import Discriminator, Generator, UpBlock
-from pix2pix.run import initial_generator
+from pix2pix.models import Discriminator, Generator, UpBlock, update_ema, upsample_cat_conv
 from pix2pix.terminal import UserError
-from tests.helpers import raising
+from pix2pix.weights import initial_generator
+from tests.helpers import new_config, new_parts, raising
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-PRETRAINED = SimpleNamespace(no_pretrained=False, init_from="", restore="")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +73,7 @@ def test_initialization_touches_the_decoder_and_never_the_encoder(downloaded, im
 def test_weights_that_cannot_be_loaded_are_one_clear_error(weights_file):
     weights_file.write_bytes(b"<html>404</html>")
     with pytest.raises(UserError) as caught:
-        initial_generator(PRETRAINED)
+        initial_generator(new_config(), None)
     message = str(caught.value)
     assert "resnet18-f37072fd.pth" in message and str(weights_file.parent) in message
     assert "--no-pretrained" in message and "\n" not in message
@@ -96,9 +94,9 @@ def test_what_is_saved_of_a_network_is_its_weights_and_its_norms_statistics(net,
 
 
 def test_full_memory_is_not_blamed_on_the_network(monkeypatch):
-    monkeypatch.setattr(models, "resnet18", raising(MemoryError()))
+    monkeypatch.setattr(models, "get_model", raising(MemoryError()))
     with pytest.raises(MemoryError):
-        initial_generator(PRETRAINED)
+        initial_generator(new_config(), None)
 
 
 def has_spectral_norm(layer):
@@ -139,10 +137,9 @@ def test_the_discriminator_has_the_papers_layers():
 
 def test_a_block_of_the_decoder_has_two_convolutions_of_3x3():
     """The convolutions have no bias: the BatchNorm after them has one."""
-    block = UpBlock(6, 4, 5)
-    assert [describe(layer) for layer in (block.from_below, block.from_skip, *block.rest)] == [
-        "3x3 6 -> 5", "3x3 4 -> 5", "BatchNorm 5", "ReLU",
-        "3x3 5 -> 5", "BatchNorm 5", "ReLU"
+    assert [describe(layer) for layer in UpBlock(6, 4, 5).children()] == [
+        "3x3 10 -> 5", "BatchNorm 5",
+        "3x3 5 -> 5", "BatchNorm 5"
     ]
 
 
@@ -179,26 +176,68 @@ def test_a_block_of_the_decoder_equals_doubling_joining_and_convolving():
     torch.manual_seed(0)
     block = UpBlock(6, 4, 5)
     x = torch.randn(2, 6, 3, 7, requires_grad=True)
-    skip = torch.randn(2, 4, 6, 14)
-    weights = (block.from_below.weight, block.from_skip.weight)
+    skip = torch.randn(2, 4, 6, 14, requires_grad=True)
     joined = torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skip), dim=1)
-    drawn = block.rest(F.conv2d(joined, torch.cat(weights, dim=1), padding=1))
-    result = block(x, skip)
-    assert torch.allclose(result, drawn, atol=1e-5)
-    slope = torch.randn_like(drawn)
-    ours, theirs = (torch.autograd.grad(y, (x, *weights), slope) for y in (result, drawn))
+    drawn = F.relu(block.bn1(block.conv1(joined)))
+    drawn = F.relu(block.bn2(block.conv2(drawn)))
+    assert_same_values_and_gradients(block(x, skip), drawn, (x, skip, *block.parameters()))
+
+
+def assert_same_values_and_gradients(result, expected, inputs):
+    assert torch.allclose(result, expected, atol=1e-5)
+    slope = torch.randn_like(expected)
+    ours, theirs = (torch.autograd.grad(y, inputs, slope) for y in (result, expected))
     for gradient, other in zip(ours, theirs, strict=True):
         assert torch.allclose(gradient, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(3, 7), (1, 1), (8, 2)])
+def test_the_faster_convolution_equals_that_of_the_plain_form(size):
+    """At the edges, too: both see zeros beyond them."""
+    torch.manual_seed(0)
+    height, width = size
+    x = torch.randn(2, 6, height, width, requires_grad=True)
+    skip = torch.randn(2, 4, 2 * height, 2 * width, requires_grad=True)
+    weight = torch.randn(5, 10, 3, 3, requires_grad=True)
+    joined = torch.cat((F.interpolate(x, scale_factor=2), skip), dim=1)
+    plain = F.conv2d(joined, weight, padding=1)
+    assert_same_values_and_gradients(
+        upsample_cat_conv(x, skip, weight), plain, (x, skip, weight)
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("encoder, channels", [("resnet34", 512), ("resnet50", 2048)])
+def test_other_resnets_of_torchvision_are_encoders_too(encoder, channels):
+    G = Generator(pretrained=False, encoder=encoder).eval()
+    L = torch.rand(1, 1, 64, 96)
+    assert G.features(L)[0].shape == (1, channels, 2, 3)
+    assert G(L).shape == (1, 2, 64, 96)
+
+
+def test_the_ema_follows_G_with_a_memory_that_grows():
+    parts = new_parts()
+    G, ema = parts.G, parts.ema
+    start = G.head.weight.detach().clone()
+    with torch.no_grad():
+        G.head.weight.add_(1)
+        G.encoder.bn1.running_mean.add_(1)
+    update_ema(ema, G, 1)
+    assert torch.allclose(ema.head.weight, start + 0.9)
+    assert torch.allclose(ema.encoder.bn1.running_mean, torch.tensor(0.9))
+    old = ema.head.weight.clone()
+    update_ema(ema, G, 10**6)
+    assert torch.allclose(ema.head.weight - old, torch.tensor(0.0001), atol=1e-5)
 
 
 def test_a_logit_of_the_discriminator_sees_exactly_70x70_pixels():
     D = Discriminator().eval()
     L = torch.rand(1, 1, 256, 256, requires_grad=True)
-    target = torch.rand(1, 2, 256, 256, requires_grad=True)
-    logits = D(L, target)
+    ab = torch.rand(1, 2, 256, 256, requires_grad=True)
+    logits = D(L, ab)
     assert logits.shape == (1, 1, 15, 15)
     logits[0, 0, 7, 7].backward()
-    for seen in (L.grad, target.grad):
+    for seen in (L.grad, ab.grad):
         rows, columns = seen.abs().sum(dim=(0, 1)).nonzero().T
         assert rows.max() - rows.min() + 1 == 70 and columns.max() - columns.min() + 1 == 70
 
@@ -207,10 +246,10 @@ def test_a_logit_of_the_discriminator_sees_exactly_70x70_pixels():
 def test_the_discriminator_judges_colors_given_their_luminance():
     D = Discriminator().eval()
     L = torch.rand(1, 1, 256, 256)
-    target = torch.rand(1, 2, 256, 256)
-    logits = D(L, target)
-    assert (D(1 - L, target) - logits).abs().max() > 1e-4
-    assert (D(L, -target) - logits).abs().max() > 1e-4
+    ab = torch.rand(1, 2, 256, 256)
+    logits = D(L, ab)
+    assert (D(1 - L, ab) - logits).abs().max() > 1e-4
+    assert (D(L, -ab) - logits).abs().max() > 1e-4
 
 
 @torch.no_grad()
@@ -234,8 +273,8 @@ def test_the_logits_of_a_picture_do_not_depend_on_its_company():
 
     def judge(count, vividness):
         """The logits of the first picture, in training, of a D that was never called before."""
-        target = torch.cat((vividness * real[:1], real[1:count]))
-        return copy.deepcopy(D).train()(L[:count], target)[0]
+        ab = torch.cat((vividness * real[:1], real[1:count]))
+        return copy.deepcopy(D).train()(L[:count], ab)[0]
 
     alone = [judge(1, vividness) for vividness in (1, 2)]
     in_company = [judge(4, vividness) for vividness in (1, 2)]

@@ -13,11 +13,12 @@ import torch
 from torchvision.models import resnet18
 
 import train
-from pix2pix import files, models
+from pix2pix import files, models, options
+from pix2pix.weights import load_saved, save_weights
 from tests.helpers import (
     ROOT, TINY, assert_equal, assert_same_run, checkpoint, epochs, error_line, interrupt_at_step,
-    out_of_memory, read_log, run, run_infer, run_train, save_noise, stub, threads, watch,
-    without_timings
+    no_training, out_of_memory, parse, read_log, run, run_infer, run_train, save_noise, stub,
+    threads, watch, without_timings
 )
 
 
@@ -59,7 +60,7 @@ def facts(uninterrupted):
 @pytest.fixture
 def saved_facts(work, facts):
     """The same in "out", where a run finds it: enough for what is refused before training."""
-    files.save(work / "out/checkpoint.pt", facts)
+    save_weights(work / "out/checkpoint.pt", facts)
 
 
 @pytest.fixture
@@ -115,6 +116,7 @@ def test_a_run_that_was_killed_trained_further_and_interrupted_equals_one_that_w
         assert len(read_log("out")) == 1 + saved_epochs
     assert train_here(photos, "--resume", "--save-seconds", 0) == 0
     assert_same_run("out", uninterrupted)
+    assert Path("out/pretrained.pt").exists()
     names = ["001_pretrain.png", "002_pretrain.png", "003_gan.png", "004_gan.png"]
     assert sorted(os.listdir("out/samples")) == names
 
@@ -145,7 +147,7 @@ def test_a_finished_run_says_so_keeps_its_options_and_repairs_its_results(
     assert run(train, "--data", photos, "--out", "out", "--resume", "--device", "cpu") == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("done")
     assert_same_run("out", uninterrupted)
-    assert_equal(*(files.load_saved(out / "generator.pt", "generator")
+    assert_equal(*(load_saved(out / "generator.pt", "generator")
                    for out in (copied, uninterrupted)))
 
 
@@ -174,9 +176,9 @@ def test_an_option_that_contradicts_the_run_is_an_error_that_names_both_values(
 def test_what_does_not_decide_the_result_may_change_and_a_folder_may_end_in_a_slash(
     photos, saved_facts
 ):
-    options = "--out out --resume --device auto --save-seconds 5".split()
-    args, _ = train.parse_options(["--data", f"{photos}/", *options])
-    assert (args.data, args.device, args.save_seconds) == (str(photos), "auto", 5)
+    typed = "--out out --resume --device auto --save-seconds 5".split()
+    config, _ = parse("--data", f"{photos}/", *typed)
+    assert (config.data, config.device, config.save_seconds) == (str(photos), "auto", 5)
 
 
 def test_the_batch_size_may_change_and_the_run_says_so(photos, copied, saved, capsys):
@@ -197,19 +199,26 @@ def test_photos_that_moved_are_found_by_their_new_path(photos, copied, uninterru
     assert without_timings(read_log("out")) == without_timings(read_log(uninterrupted))
 
 
+def test_a_resume_that_finds_nothing_says_so_and_starts(work, photos, monkeypatch, capsys):
+    no_training(monkeypatch)
+    assert train_here(photos, "--resume") == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "there is no out/checkpoint.pt to resume: training starts from the beginning"
+
+
 def test_a_run_that_changes_nothing_says_nothing_of_changes(photos, saved_facts, capsys):
-    train.parse_options(["--data", str(photos), "--out", "out", "--resume", "--batch-size", "4"])
+    parse("--data", photos, "--out", "out", "--resume", "--batch-size", 4)
     assert capsys.readouterr().out == ""
 
 
 def test_a_resumed_run_needs_no_weights_of_imagenet(work, photos, facts, monkeypatch, capsys):
     """They were loaded when the run began; what became of them is in the checkpoint."""
     config = facts["config"] | {"no_pretrained": False}
-    files.save(work / "out/checkpoint.pt", facts | {"config": config, "fingerprint": "other"})
-    asked = watch(monkeypatch, models, "resnet18", instead=lambda **options: resnet18())
+    save_weights(work / "out/checkpoint.pt", facts | {"config": config, "fingerprint": "other"})
+    asked = watch(monkeypatch, models, "get_model", instead=lambda *name, **options: resnet18())
     assert run(train, "--data", photos, "--out", "out", "--resume", "--device", "cpu") == 1
     assert "has changed since" in error_line(capsys.readouterr().err)
-    assert [call["weights"] for call in asked] == [None]
+    assert [call["config"] for call in asked] == [{"weights": None}]
 
 
 def test_a_run_without_restore_does_not_become_one_with_it(photos, saved_facts, capsys):
@@ -222,7 +231,7 @@ def test_photos_that_changed_are_an_error(work, photos, facts, capsys):
     shutil.copytree(photos, "photos")
     save_noise("photos/01.jpg", 72, 60)
     moved = facts | {"config": facts["config"] | {"data": "photos"}}
-    files.save(work / "out/checkpoint.pt", moved)
+    save_weights(work / "out/checkpoint.pt", moved)
     assert train_here("photos", "--resume") == 1
     assert error_line(capsys.readouterr().err).startswith("photos has changed")
 
@@ -239,14 +248,14 @@ def test_saved_files_hold_tensors_and_plain_values_only(uninterrupted):
             assert value is None or type(value) in (torch.Tensor, str, int, float, bool)
 
     check(checkpoint(uninterrupted))
-    check(files.load_saved(uninterrupted / "generator.pt", "generator"))
+    check(load_saved(uninterrupted / "generator.pt", "generator"))
 
 
 def not_checkpoints(facts, generator):
     yield "empty", b""
     yield "a web page", b"<!DOCTYPE html><html></html>"
     yield "a generator", generator.read_bytes()
-    files.save(Path("whole.pt"), facts)
+    save_weights(Path("whole.pt"), facts)
     whole = Path("whole.pt").read_bytes()
     yield "cut in the middle", whole[: len(whole) // 2]
     for content in ({"state_dict": {}}, [1, 2], torch.zeros(3)):
@@ -267,7 +276,7 @@ def test_a_file_that_is_no_checkpoint_gets_one_clear_line(work, photos, facts, g
 def test_a_checkpoint_of_another_version_gets_one_clear_line(
     copied, photos, capsys, monkeypatch, change
 ):
-    stub(monkeypatch, files, "load_saved", result=checkpoint(copied) | change)
+    stub(monkeypatch, options, "load_saved", result=checkpoint(copied) | change)
     assert train_here(photos, "--resume") == 1
     message = error_line(capsys.readouterr().err)
     assert message == "out/checkpoint.pt is from another version of this program"

@@ -1,5 +1,4 @@
 """Two processes on CPUs train one network: the real program under torchrun, with gloo."""
-import contextlib
 import os
 import re
 import socket
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 import train
+from pix2pix import device
 from tests.helpers import (
     PROGRAMS, TINY, assert_same_run, epochs, error_line, read_log, run_python, run_train, stub
 )
@@ -50,11 +50,12 @@ def test_both_processes_end_with_the_same_weights(together):
 
 def test_the_first_process_alone_writes_and_prints(together):
     folder, process = together
-    first, *lines = process.stdout.splitlines()[:4]
+    nothing, first, *lines = process.stdout.splitlines()[:5]
+    assert nothing.startswith("there is no whole/checkpoint.pt to resume")
     assert first.startswith("8 photos to train on, 2 to validate on")
     assert [re.split("[:,]", line)[0] for line in lines] == ["pretrain 1/2", "gan 2/2", "done"]
     assert "Warning" not in process.stderr.split("Traceback")[0]
-    names = "checkpoint.pt generator.pt log.jsonl samples skipped.txt".split()
+    names = "checkpoint.pt generator.pt log.jsonl pretrained.pt samples skipped.txt".split()
     assert sorted(os.listdir(folder / "whole")) == names
     assert sorted(os.listdir(folder / "whole/samples")) == ["001_pretrain.png", "002_gan.png"]
 
@@ -70,6 +71,12 @@ def test_two_processes_train_nearly_as_one_with_batches_twice_as_large(
     for one, two in zip(alone[1:], both[1:], strict=True):
         assert two["ab_error"] == pytest.approx(one["ab_error"], rel=0.25)
         assert two["l1"] == pytest.approx(one["l1"], rel=0.25)
+
+
+def test_the_log_counts_the_photos_of_all_processes(together):
+    """Two steps an epoch, of 2 photos in each of 2 processes."""
+    for row in read_log(together[0] / "whole")[1:]:
+        assert row["pictures_per_second"] * row["seconds"] == pytest.approx(2 * 2 * 2)
 
 
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(together):
@@ -101,11 +108,12 @@ def test_a_process_that_runs_out_of_memory_ends_all_and_says_so_once(ended):
 
 @pytest.fixture
 def second_process_of(monkeypatch):
-    """Makes this process, in `train`, the second of so many, which it never meets."""
+    """Makes this process the second of so many, which it never meets."""
     def join(world):
-        stub(monkeypatch, train, "join_processes")
-        stub(monkeypatch, train, "rank_0_first", result=contextlib.nullcontext())
-        stub(monkeypatch, train, "processes", result=(1, world))
+        stub(monkeypatch, device, "join_processes")
+        stub(monkeypatch, torch.distributed, "barrier")
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", str(world))
 
     return join
 
@@ -116,7 +124,7 @@ def test_processes_that_met_part_at_the_end(
 ):
     seen = []
     second_process_of(world)
-    monkeypatch.setattr(train, "fit", lambda *_: seen.append("trained"))
+    monkeypatch.setattr(train, "fit", lambda *_, **parts: seen.append("trained"))
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: seen.append("left"))
     assert run_train(scenes) == 0
     assert seen == events
