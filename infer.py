@@ -16,7 +16,7 @@ from pix2pix.device import keep_freed_memory, pick_device
 from pix2pix.folders import find_photos
 from pix2pix.photo import WRITABLE, PhotoError, content_box, read_photo, shrink, write_photo
 from pix2pix.repair import fill_holes, load_repairer
-from pix2pix.terminal import ArgumentParser, progress, run_program
+from pix2pix.terminal import ArgumentParser, print_line, progress, run_program
 from pix2pix.weights import load_generator
 
 BUNDLED_GENERATOR = Path(__file__).parent / "pix2pix/generator.pt"
@@ -180,7 +180,7 @@ def infer(argv):
     results = list(progress(jobs, len(sources), "photo"))
     errors = problems + [result for result in results if isinstance(result, Exception)]
     for error in errors:
-        print(f"error: {error}", file=sys.stderr)
+        print_line(f"error: {error}")
     print(
         f"{results.count('colored')} colored, {results.count('skipped')} skipped (already there), "
         f"{len(errors)} failed"

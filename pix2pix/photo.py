@@ -1,7 +1,6 @@
 """One photo file in, one photo file out: every format, orientation and color profile."""
 import io
 import re
-import sys
 from copy import copy
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, Unidentifie
 from torchvision.transforms.functional import pil_to_tensor
 
 from pix2pix.files import whole_file
-from pix2pix.terminal import UserError
+from pix2pix.terminal import UserError, print_line
 
 # Pillow may open only these formats. Others are unsafe: its PostScript reader runs a program.
 READABLE = "JPEG PNG WEBP TIFF BMP GIF PPM JPEG2000 AVIF".split()
@@ -129,7 +128,7 @@ def _content(lines):
 
 
 def warn(name, message):
-    print(f"warning: {name}: {message}", file=sys.stderr)
+    print_line(f"warning: {name}: {message}")
 
 
 def _read(file, name):
