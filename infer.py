@@ -18,7 +18,7 @@ from pix2pix.device import keep_freed_memory, pick_device
 from pix2pix.folders import find_photos
 from pix2pix.photo import WRITABLE, PhotoError, content_box, read_photo, shrink, write_photo
 from pix2pix.repair import fill_holes, load_repairer
-from pix2pix.terminal import ArgumentParser, UserError, progress, run_program
+from pix2pix.terminal import ArgumentParser, UserError, print_line, progress, run_program
 from pix2pix.weights import load_generator
 
 BUNDLED_GENERATOR = Path(__file__).parent / "pix2pix/generator.pt"
@@ -206,7 +206,7 @@ def infer(argv):
                 raise
             errors.append(PhotoError(f"{source}: {type(error).__name__}: {error}"))
     for error in errors:
-        print(f"error: {error}", file=sys.stderr)
+        print_line(f"error: {error}")
     print(f"{colored} colored, {skipped} skipped (already there), {len(errors)} failed")
     return 1 if errors else 0
 

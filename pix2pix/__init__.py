@@ -6,6 +6,7 @@ train.py     (beside this package) hyperparameters, the two steps, the loop of t
 data.py      photos on disk, or a set by name -> one uint8 tensor -> split -> batches
 metrics.py   PSNR, the scores of validation photos, samples
 run.py       the log of one training, and everything that is saved of it
+curves.py    curves.png, the figures of the log over the epochs
 infer.py     (beside this package) color one photo at full resolution, or a folder
 photo.py     one photo file in, one photo file out
 metadata.py  what a photo file says about itself: EXIF, XMP, IPTC, comments

@@ -155,8 +155,9 @@ def batches(photos, config, epoch, device, label):
     seed = (config.seed, epoch)
     order, mirrored = shuffle(photos.train_indices, config.batch_size, seed, rank, world)
     steps = len(order)
+    pictures = order.shape[1] * world
     chosen = zip(order.to(photos.images.device), mirrored.to(device))
-    for step, choice in enumerate(progress(chosen, steps, label), 1):
+    for step, choice in enumerate(progress(chosen, steps, label, pictures), 1):
         rng = seeded((*seed, rank, step), device)
         yield (epoch - 1) * steps + step, gather(photos.images, device, *choice), rng
 
@@ -210,7 +211,7 @@ def _make_cache(pixels, index, source, names, read, size, limit):
     choice = _Choice()
     usable = choice.usable(names, read, size, limit)
     with whole_file(pixels) as file:
-        for data in progress(usable, limit, f"{source}: photo"):
+        for data in progress(usable, limit, "photo"):
             file.write(data)
         if not choice.kept:
             reasons = count_reasons(choice.skipped)

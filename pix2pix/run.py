@@ -6,7 +6,7 @@ import time
 import torch
 from torchvision.utils import save_image
 
-from pix2pix import files
+from pix2pix import curves, files
 from pix2pix.device import processes
 from pix2pix.terminal import UserError
 from pix2pix.weights import options_to_save, save_weights
@@ -85,7 +85,7 @@ class Run:
         return time.monotonic() - self.saved_at >= self.config.save_seconds
 
     def save(self, pictures, generator):
-        """Write samples, log and generator, then checkpoint.pt, which commits them.
+        """Write samples, curves, log and generator, then checkpoint.pt, which commits them.
 
         `pictures` are uint8 (N, 3, S, S), three to a validation photo; `generator` is the content
         of generator.pt.
@@ -95,6 +95,8 @@ class Run:
         name = f"samples/{latest['epoch']:03}_{latest['phase']}.png"
         with files.whole_file(out / name) as file:
             save_image(pictures / 255, file, format="png", nrow=6, pad_value=1)
+        with files.whole_file(out / "curves.png") as file:
+            curves.draw(self.rows).save(file, format="png")
         log = "".join(json.dumps(row) + "\n" for row in self.rows)
         files.write(out / "log.jsonl", log.encode())
         save_weights(out / "generator.pt", generator)

@@ -1,10 +1,16 @@
 """What people see at a terminal: errors that say what to do, exit codes, the progress line."""
 import argparse
 import os
+import re
 import sys
+import time
 import warnings
+from collections import deque
 
 import torch
+
+COLUMNS = 79                                            # of the progress line
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")    # what could end or spoil a line
 
 
 class UserError(Exception):
@@ -23,7 +29,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def warn(name, message):
-    print(f"warning: {name}: {message}", file=sys.stderr)
+    print_line(f"warning: {name}: {message}")
 
 
 def run_program(program, argv, if_interrupted, if_out_of_memory):
@@ -49,8 +55,7 @@ def run_program(program, argv, if_interrupted, if_out_of_memory):
             raise
         message = f"error: out of memory: {if_out_of_memory}"
         exit_code = 1
-    clear_line()
-    print(message, file=sys.stderr)
+    print_line(message)
     return exit_code
 
 
@@ -63,18 +68,50 @@ def _printable(stream):
     return stream
 
 
-def progress(items, total, label):
-    """Yield the `total` items. On a terminal, a line shows how many are done."""
-    # Under torchrun, only rank 0 shows it.
-    visible = sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
+def progress(items, total, label, pictures=0):
+    """Yield the `total` items. On a terminal, a line shows how many are done and the time left.
+
+    If an item is a step that takes so many `pictures`, it also shows pictures a second.
+    """
+    marks = deque([(time.monotonic(), 0)])              # when how many were done, in the last minute
     for count, item in enumerate(items, 1):
         yield item
-        if visible:
-            print(f"\r{label}: {count}/{total}", end="", file=sys.stderr, flush=True)
-    clear_line()
+        now = time.monotonic()
+        if not _is_visible() or now - marks[-1][0] < 0.1:
+            continue
+        start, done_before = marks[0]
+        speed = (count - done_before) / (now - start)   # items a second
+        line = f"{label}: {count}/{total}, "
+        if pictures:
+            line += f"{speed * pictures:.1f} pictures/s, "
+        line += f"{_in_words((total - count) / speed)} left"
+        print(f"\r{line[:COLUMNS]:{COLUMNS}}", end="", file=sys.stderr, flush=True)
+        marks.append((now, count))
+        if now - start > 60:
+            marks.popleft()
+    _clear_line()
 
 
-def clear_line():
-    """Erase the progress line."""
-    if sys.stderr.isatty():
-        print(f"\r{'':79}\r", end="", file=sys.stderr, flush=True)
+def print_line(message):
+    """Print an error or a warning as one line, whatever the names of files in it."""
+    _clear_line()
+    line = CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), message)
+    print(line, file=sys.stderr)
+
+
+def _in_words(seconds):
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h"
+
+
+def _is_visible():
+    """Whether there is a progress line: on a terminal; under torchrun, for rank 0."""
+    return sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
+
+
+def _clear_line():
+    if _is_visible():
+        print(f"\r{'':{COLUMNS}}\r", end="", file=sys.stderr, flush=True)

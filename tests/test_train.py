@@ -345,8 +345,8 @@ def test_files_are_saved_where_a_phase_ends_and_the_checkpoint_last(trained):
     named = [Path(call["dst"]) for call in trained.calls.named]
     assert [path.relative_to("out").as_posix() for path in named if path.parts[0] == "out"] == [
         "skipped.txt", "pretrained.pt",
-        "samples/003_pretrain.png", "log.jsonl", "generator.pt", "checkpoint.pt",
-        "samples/005_gan.png", "log.jsonl", "generator.pt", "checkpoint.pt"
+        "samples/003_pretrain.png", "curves.png", "log.jsonl", "generator.pt", "checkpoint.pt",
+        "samples/005_gan.png", "curves.png", "log.jsonl", "generator.pt", "checkpoint.pt"
     ]
 
 
