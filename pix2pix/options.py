@@ -115,6 +115,8 @@ def _check(config, typed):
         raise UsageError("--restore and --init-from both name the generator to start from")
     if config.restore and "gan_epochs" in typed:
         raise UsageError("--restore trains on L1 alone: leave out --gan-epochs")
+    if config.restore and config.pretrain_epochs == 0:
+        raise UsageError("--restore needs --pretrain-epochs of 1 or more")
     out = config.out.resolve()
     folders = (out, *out.parents)
     if Path(config.data).resolve() in folders and Path("runs").resolve() not in folders:
