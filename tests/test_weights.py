@@ -27,7 +27,9 @@ def test_a_generator_file_has_float16_weights_and_float32_statistics():
     assert kinds["encoder.bn1.running_mean"] == torch.float32
 
 
-@pytest.mark.parametrize("encoder", ["nonsense", "shufflenet_v2_x0_5", "squeezenet1_0", "", 18, None])
+@pytest.mark.parametrize(
+    "encoder", ["nonsense", "shufflenet_v2_x0_5", "squeezenet1_0", "", 18, None]
+)
 def test_a_file_of_an_unknown_encoder_is_one_honest_line(work, generator, capsys, encoder):
     """Also one of torchvision's other networks, which is no encoder here."""
     saved = torch.load(generator)
