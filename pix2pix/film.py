@@ -25,11 +25,14 @@ def film_L(rgb_u8, rng):
     """
     options = {"generator": rng, "device": rgb_u8.device}
     count = len(rgb_u8)
-    emulsions = torch.tensor(EMULSIONS, device=rgb_u8.device)
-    emulsion = emulsions[torch.randint(len(EMULSIONS), (count,), **options)]        # (B, 3)
+    number = torch.randint(len(EMULSIONS), (count, 1), **options)
     share = (1.4 * torch.rand(count, 1, **options) - 0.4).clamp(min=0)      # 0 for two in seven
-    sensitivity = torch.tensor(LUMINANCE, device=rgb_u8.device).lerp(emulsion, share)
-    L = encode_L(rgb_u8, sensitivity)                                       # (B, 1, H, W)
+    sensitivity = []
+    for eye, *emulsions in zip(LUMINANCE, *EMULSIONS):                      # of R, G and B
+        # A table of them would be copied to the GPU, which waits for the queue.
+        film = sum(value * (number == index) for index, value in enumerate(emulsions))
+        sensitivity.append(eye + share * (film - eye))                      # (B, 1)
+    L = encode_L(rgb_u8, torch.cat(sensitivity, dim=1))                     # (B, 1, H, W)
     is_aged = torch.rand(count, 1, 1, 1, **options) < 0.6
     return torch.where(is_aged, age(L, rng), L)
 

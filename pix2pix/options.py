@@ -121,6 +121,8 @@ def _check(config, typed):
         raise UsageError("--restore trains on L1 alone: leave out --gan-epochs")
     if config.repeat and not re.fullmatch(r".+=[1-9]\d*", config.repeat):
         raise UsageError(f"--repeat {config.repeat} is not of the form SUBFOLDER=K")
+    if config.restore and config.pretrain_epochs == 0:
+        raise UsageError("--restore needs --pretrain-epochs of 1 or more")
     out = config.out.resolve()
     folders = (out, *out.parents)
     if Path(config.data).resolve() in folders and Path("runs").resolve() not in folders:

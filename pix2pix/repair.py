@@ -16,7 +16,7 @@ from pix2pix.damage import damage
 from pix2pix.data import batches, gather, load_split, seeded
 from pix2pix.device import processes, rank_0_first, set_up, wrap_ddp
 from pix2pix.metrics import mean_losses, mean_scores, psnr
-from pix2pix.models import Decoder, Generator, init_weights, update_ema
+from pix2pix.models import Decoder, init_weights, update_ema
 from pix2pix.photo import content_box, shrink
 from pix2pix.run import Run
 from pix2pix.terminal import UserError

@@ -65,12 +65,14 @@ def load_generator(path, device="cpu"):
     it colors. Raises OSError if there is no such file, and UserError if it holds something else.
     """
     saved = load_saved(path, "generator")
-    config = saved["config"]
+    encoder = "unknown"
     try:
-        G = Generator(pretrained=False, encoder=config["encoder"])
+        config = saved["config"]
+        encoder = config["encoder"]
+        G = Generator(pretrained=False, encoder=encoder)
         G.load_state_dict(saved["weights"])             # float16 becomes float32
-    except (KeyError, RuntimeError, ValueError):
-        encoder = config.get("encoder", "unknown")
+    # AttributeError: torchvision's other networks lack the parts of a ResNet.
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
         raise UserError(f"{path} is from another version of this program (encoder: {encoder})")
     G.config = config
     return G.to(device).eval()

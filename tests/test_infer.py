@@ -138,7 +138,7 @@ def test_a_row_of_more_pixels_than_a_strip_is_a_strip_of_its_own(generator, monk
 def test_the_network_sees_the_photo_as_in_training(generator, monkeypatch):
     """It is squashed by the same filter into a square of the size that was asked for."""
     G = infer.load_generator(generator, CPU)
-    seen = stub(monkeypatch, G, "color", result=torch.zeros(1, 2, 96, 96))
+    seen = stub(monkeypatch, G, "forward", result=torch.zeros(1, 2, 96, 96))
     photo = Image.fromarray(noise(300, 200))
     infer.colorize(G, photo, 96)
     first = seen[0]["L"]
@@ -214,7 +214,7 @@ def test_the_colors_in_the_border_of_a_large_photo_are_nearly_those_without_it(g
 def test_the_network_does_not_see_a_plain_border(generator, monkeypatch):
     G = infer.load_generator(generator, CPU)
     photo = Image.fromarray(noise(120, 90))
-    seen = stub(monkeypatch, G, "color", result=torch.zeros(1, 2, 64, 64))
+    seen = stub(monkeypatch, G, "forward", result=torch.zeros(1, 2, 64, 64))
     infer.colorize(G, framed(photo, 255)[0], 64)
     assert torch.equal(seen[0]["L"], encode(shrink(photo, (64, 64))[None])[0])
 
@@ -277,14 +277,15 @@ def test_all_that_it_prints_is_what_became_of_the_photos(work, generator, capsys
 def test_a_generator_of_another_version_gets_one_clear_line(work, generator, capsys, change):
     saved = torch.load(generator)
     if change == "config":
-        del saved["config"]["restore"]
+        del saved["config"]["encoder"]
     else:
         saved["weights"]["from_below"] = saved["weights"].pop("head.bias")
     torch.save(saved, "old.pt")
     save_noise("in.png")
     assert run_infer("old.pt", "in.png", "out.png") == 1
     message = error_line(capsys.readouterr().err)
-    assert message == "old.pt is from another version of this program"
+    encoder = "unknown" if change == "config" else "resnet18"
+    assert message == f"old.pt is from another version of this program (encoder: {encoder})"
 
 
 def test_the_bundled_generator_is_the_default_in_any_folder(work, generator, monkeypatch):

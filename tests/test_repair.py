@@ -184,10 +184,13 @@ def test_a_generator_that_learned_to_repair_still_colors(whole, colorizer):
         assert torch.allclose(G(L), load_generator(colorizer)(L), atol=1e-3)
 
 
-def test_repairs_have_no_gan_phase(work, scenes, capsys):
+def test_repairs_have_no_gan_phase_and_at_least_one_epoch(work, scenes, capsys):
     assert run_train(scenes, "--restore", "a.pt", "--gan-epochs", 0) == 2
     message = error_line(capsys.readouterr().err)
     assert message.startswith("--restore trains on L1 alone: leave out --gan-epochs")
+    assert run_train(scenes, "--restore", "a.pt", "--pretrain-epochs", 0) == 2
+    message = error_line(capsys.readouterr().err)
+    assert message.startswith("--restore needs --pretrain-epochs of 1 or more")
 
 
 @pytest.fixture
@@ -209,6 +212,16 @@ def test_a_run_with_restore_starts_from_all_of_the_file(work, scenes, no_steps):
         after = load_saved(f"{name}/generator.pt", "generator")
         assert_same_weights(after["weights"], before["weights"])
         assert_same_weights(after["repairs"], before.get("repairs", after["repairs"]))
+
+
+def test_held_out_photos_are_judged_alike_whatever_the_batch_size(
+    scenes, work, saved, no_steps, colorizer
+):
+    """Damage is drawn for each batch, and differs where batches do."""
+    for size in ("2", "4"):
+        options = ["--restore", colorizer, "--batch-size", size, "--out", size]
+        assert run_train(scenes, "--pretrain-epochs", 1, *options) == 0
+    assert read_log("2")[0] == read_log("4")[0]
 
 
 def test_repairs_may_be_learned_from_larger_pictures_than_colors(

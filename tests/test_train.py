@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 import infer
 import train
-from pix2pix import data, demo, photo
+from pix2pix import data, demo
 from pix2pix import run as run_module
 from pix2pix.color import encode
 from pix2pix.metrics import evaluate
 from pix2pix.models import Discriminator, Generator
-from pix2pix.run import Run
 from pix2pix.weights import load_saved
 from tests.helpers import (
     CPU, ROOT, TINY_PRETRAINED, Clock, Waits, checkpoint, epochs, error_line, fit_as_rank_1,
@@ -224,6 +224,20 @@ def test_in_Gs_turn_the_inner_network_judges_without_the_other_processes(turn):
     assert judged == [1, 2, 2], "real and fake through all processes, then what G made, alone"
 
 
+class NewTensors(TorchFunctionMode):
+    """Notes where `torch.tensor` puts its numbers: on a GPU, it waits for the queue."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = set()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function is torch.tensor:
+            self.places.add(result.device.type)
+        return result
+
+
 PHASES = ("pretrain", "gan", "repair")
 
 
@@ -239,8 +253,9 @@ def test_no_step_waits_for_the_device_once_the_epochs_order_is_there(monkeypatch
             monkeypatch.setattr(part, "step", lambda: None)
     cpu_generator = data.seeded
     monkeypatch.setattr(data, "seeded", lambda seed, device="cpu": cpu_generator(seed))
-    with Waits() as waits:
+    with Waits() as waits, NewTensors() as new:
         fit_as_rank_1(parts, photos, phase, old_film=old_film)
+    assert new.places <= {"cpu"}
     moves = ["aten._to_copy.default"] * 2
     assert waits.seen == moves, "the order of the photos, and which are mirrored"
 
