@@ -367,7 +367,7 @@ def test_the_generator_file_is_plain_data_and_holds_the_ema(trained):
 def test_the_log_tells_of_the_generator_that_is_shipped(trained, monkeypatch):
     monkeypatch.chdir(trained.folder)
     G = infer.load_generator("out/generator.pt", CPU)
-    images, _, _ = data.load_photos("demo", 32, 60)
+    images, _, _, _ = data.load_photos("demo", 32, 60)
     _, val_indices = data.split(60, 10, 0)
     figures = evaluate(G, images, val_indices, CPU, restore=False)
     last = read_log("out")[-1]
