@@ -205,7 +205,7 @@ def preparation():
         shifted = Image.fromarray(np.roll(pixels, 7 * index, axis=1))
         shifted.save(f"photos/{index}.jpg", quality=90)
     start = time.perf_counter()
-    images, _, _ = data.load_photos("photos", SIZE)
+    images, _, _, _ = data.load_photos("photos", SIZE)
     found = len(images) / (time.perf_counter() - start)
     print(f"preparation {found:.0f} photos/s")
     return found

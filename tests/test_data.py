@@ -20,7 +20,7 @@ from tests.helpers import (
 
 
 def test_a_folder_is_read_recursively_in_sorted_order(work, scenes):
-    images, skipped, _ = load_photos(str(scenes), 32)
+    images, skipped, _, _ = load_photos(str(scenes), 32)
     paths = sorted([*scenes.rglob("*.jpg"), *scenes.rglob("*.png")])
     assert images.shape == (24, 3, 32, 32) and images.dtype == torch.uint8 and skipped == []
     for image, path in zip(images, paths, strict=True):
@@ -35,7 +35,7 @@ def test_gray_unreadable_and_duplicate_photos_are_left_out_with_a_reason(work):
     save_noise(folder / "c_gray.png", 80, 60, channels=1)
     (folder / "d_text.jpg").write_text("no picture")
     (folder / "notes.txt").write_text("not a picture by name: not even tried")
-    images, skipped, _ = load_photos(str(folder), 32)
+    images, skipped, _, _ = load_photos(str(folder), 32)
     reasons = dict(skipped)
     assert len(images) == 3 and sorted(reasons) == ["b_copy.png", "c_gray.png", "d_text.jpg"]
     assert "a0.png" in reasons["b_copy.png"]
@@ -47,7 +47,7 @@ def test_a_duplicate_is_found_however_far_away_it_is(work):
     """Otherwise it could be trained on and held out."""
     for index in range(140):
         save_noise(f"photos/{index:03}.png", 16, 16, seed=index % 139)
-    images, skipped, _ = load_photos("photos", 32)
+    images, skipped, _, _ = load_photos("photos", 32)
     assert len(images) == 139 and [name for name, _ in skipped] == ["139.png"]
 
 
@@ -73,7 +73,7 @@ def test_photos_are_used_from_a_colorfulness_of_10_on(work):
     (work / "photos").mkdir()
     Image.new("RGB", (40, 30), (133, 133, 100)).save(work / "photos/below.png")
     Image.new("RGB", (40, 30), (134, 133, 100)).save(work / "photos/above.png")
-    images, skipped, _ = load_photos("photos", 32)
+    images, skipped, _, _ = load_photos("photos", 32)
     assert len(images) == 1 and skipped == [["below.png", "gray, or nearly gray"]]
 
 
@@ -85,7 +85,7 @@ def test_colors_are_judged_at_256_pixels_whatever_the_size(work, size):
         red = np.indices((side, side)).sum(axis=0) % 2 == 0
         checks = np.where(red[..., None], (192, 64, 128), (64, 192, 128)).astype(np.uint8)
         Image.fromarray(checks).save(work / f"photos/{side}.png")
-    images, skipped, _ = load_photos("photos", size)
+    images, skipped, _, _ = load_photos("photos", size)
     assert len(images) == 1 and skipped == [["512.png", "gray, or nearly gray"]]
 
 
@@ -93,26 +93,26 @@ def test_a_broken_link_is_skipped_by_name_and_does_not_cost_the_rest(work):
     save_noise("photos/a.png")
     (work / "photos/b.png").symlink_to("nowhere")
     (work / "photos/c.png").symlink_to("c.png")
-    images, skipped, _ = load_photos("photos", 32)
+    images, skipped, _, _ = load_photos("photos", 32)
     assert len(images) == 1 and [name for name, _ in skipped] == ["b.png", "c.png"]
     assert all(reason.endswith(": no such file") for _, reason in skipped)
 
 
 def test_the_second_start_reads_no_photo_and_finds_the_same(work, scenes, monkeypatch):
-    images, skipped, fingerprint = load_photos(str(scenes), 32)
+    images, skipped, fingerprint, names = load_photos(str(scenes), 32)
     monkeypatch.setattr(photo, "read_photo", lambda path: pytest.fail("a photo was decoded again"))
     again = load_photos(str(scenes), 32)
-    assert torch.equal(again[0], images) and again[1:] == (skipped, fingerprint)
+    assert torch.equal(again[0], images) and again[1:] == (skipped, fingerprint, names)
 
 
 def test_a_changed_folder_never_meets_an_old_cache(work, scenes):
     folder = work / "photos"
     shutil.copytree(scenes, folder)
-    _, _, fingerprint = load_photos(str(folder), 32)
+    _, _, fingerprint, _ = load_photos(str(folder), 32)
     save_noise(folder / "01.jpg", 72, 60)
-    _, _, changed = load_photos(str(folder), 32)
+    _, _, changed, _ = load_photos(str(folder), 32)
     (folder / "02.jpg").unlink()
-    images, _, fewer = load_photos(str(folder), 32)
+    images, _, fewer, _ = load_photos(str(folder), 32)
     assert len({fingerprint, changed, fewer}) == 3 and len(images) == 23
 
 
@@ -168,7 +168,7 @@ def test_on_windows_a_replaced_photo_is_told_by_its_number(work, monkeypatch):
 
 def test_a_moved_folder_makes_the_cache_again_and_is_the_same_set(work, scenes):
     shutil.copytree(scenes, "photos")
-    images, _, fingerprint = load_photos("photos", 32, limit=4)
+    images, _, fingerprint, _ = load_photos("photos", 32, limit=4)
     os.rename("photos", "moved")
     moved = load_photos("moved", 32, limit=4)
     assert torch.equal(moved[0], images) and moved[2] == fingerprint
@@ -176,21 +176,21 @@ def test_a_moved_folder_makes_the_cache_again_and_is_the_same_set(work, scenes):
 
 
 def test_another_version_makes_the_cache_again(work, scenes, monkeypatch):
-    _, _, fingerprint = load_photos(str(scenes), 32, limit=3)
+    _, _, fingerprint, _ = load_photos(str(scenes), 32, limit=3)
     monkeypatch.setattr(data, "CACHE_VERSION", data.CACHE_VERSION + 1)
     assert load_photos(str(scenes), 32, limit=3)[2] == fingerprint
     assert len(list(work.glob("data/cache/*.u8"))) == 2
 
 
 def test_another_pillow_makes_the_cache_again(work, scenes, monkeypatch):
-    _, _, fingerprint = load_photos(str(scenes), 32, limit=3)
+    _, _, fingerprint, _ = load_photos(str(scenes), 32, limit=3)
     monkeypatch.setattr(PIL, "__version__", PIL.__version__ + ".1")
     assert load_photos(str(scenes), 32, limit=3)[2] == fingerprint
     assert len(list(work.glob("data/cache/*.u8"))) == 2
 
 
 def test_the_identity_depends_on_the_content_and_not_on_dates_and_places(work, scenes):
-    _, _, fingerprint = load_photos(str(scenes), 32)
+    _, _, fingerprint, _ = load_photos(str(scenes), 32)
     shutil.copytree(scenes, work / "copy", copy_function=shutil.copyfile)
     assert load_photos(str(work / "copy"), 32)[2] == fingerprint
     assert load_photos(str(scenes), 64)[2] != fingerprint
@@ -199,7 +199,7 @@ def test_the_identity_depends_on_the_content_and_not_on_dates_and_places(work, s
 def test_the_identity_depends_on_the_order_too(work, scenes):
     """The order decides which photos are held out: one that moves would change sides."""
     shutil.copytree(scenes, "photos")
-    _, _, fingerprint = load_photos("photos", 32)
+    _, _, fingerprint, _ = load_photos("photos", 32)
     os.rename("photos/01.jpg", "photos/zz.jpg")
     assert load_photos("photos", 32)[2] != fingerprint
 
@@ -241,7 +241,7 @@ def test_memory_stays_flat_with_the_number_of_photos(work):
 def test_a_limit_counts_usable_photos(work, scenes):
     shutil.copytree(scenes, "photos")
     (work / "photos/00.jpg").write_text("not a picture, and not counted")
-    images, skipped, _ = load_photos("photos", 32, limit=6)
+    images, skipped, _, _ = load_photos("photos", 32, limit=6)
     all_images, *_ = load_photos(str(scenes), 32)
     assert torch.equal(images, all_images[:6]) and [name for name, _ in skipped] == ["00.jpg"]
 
@@ -468,7 +468,7 @@ def test_demo_scenes_are_varied_deterministic_and_colorful(work):
         assert len(rows) and rows.max() < 128, "and the sun in the sky"
     for index, scene in enumerate(scenes[1:]):
         assert np.abs(scene.astype(int) - scenes[index]).mean() > 5
-    images, skipped, _ = load_photos("demo", 32)
+    images, skipped, _, _ = load_photos("demo", 32)
     assert len(images) == 320 and skipped == [], "none is a copy of another"
 
 

@@ -159,7 +159,7 @@ def test_the_log_has_the_error_of_L_and_the_generator_repairs(whole):
 
 
 def test_the_log_tells_of_the_repairs_that_are_shipped(work, scenes, whole):
-    images, _, _ = load_photos(str(scenes), 32)
+    images, _, _, _ = load_photos(str(scenes), 32)
     validation = held_out(images)._replace(val_indices=split(24, 4, 0)[1])
     figures = evaluate_repairs(load_repairer(whole / "generator.pt"), validation, CPU)
     last = read_log(whole)[-1]
@@ -254,7 +254,7 @@ def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(
 
 
 def test_samples_show_the_damaged_photo_first_and_the_truth_last(work, scenes, whole):
-    images, _, _ = load_photos(str(scenes), 32)
+    images, _, _, _ = load_photos(str(scenes), 32)
     _, val = split(24, 4, 0)
     L, _ = encode(images[val])
     aged, damaged = damage(L, seeded("samples"))
@@ -360,7 +360,7 @@ def test_it_learns_to_repair(work, colorizer):
     options = "--limit 90 --val 18 --lr 3e-3 --pretrain-epochs 20 --out out --restore".split()
     assert run_train("demo", *options, colorizer) == 0
     rows = read_log("out")
-    images, _, _ = load_photos("demo", 32, 90)
+    images, _, _, _ = load_photos("demo", 32, 90)
     L, _ = encode(images[split(90, 18, 0)[1]])
     aged, damaged = damage(L, seeded(("held out", 0)))
     holes = aged != damaged

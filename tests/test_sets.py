@@ -169,7 +169,7 @@ def photos(folder):
 
 
 def test_groups_comes_from_nothing_and_then_needs_no_network(server, groups, work, capsys):
-    images, skipped, fingerprint = load_photos("groups", 32)
+    images, skipped, fingerprint, _ = load_photos("groups", 32)
     terms = "Gallagher and Chen, CVPR 2009), for non-commercial research"
     assert capsys.readouterr().out.count(terms) == 1
     assert len(images) == 12 and skipped == [] and photos("data/groups") == groups
@@ -210,7 +210,7 @@ def test_a_set_whose_list_never_arrives_has_shown_its_terms_first(server, capsys
 
 
 def test_coco_is_the_first_color_photos_in_an_order_that_never_changes(server, coco, work):
-    images, skipped, _ = load_photos("coco", 32)
+    images, skipped, _, _ = load_photos("coco", 32)
     order = json.loads((work / "data/coco/listing.json").read_text())
     assert len(order) == 30 and order != sorted(order)
     assert [int(name[-16:-4]) for name in order[:4]] == [999, 666, 296, 370]
@@ -239,7 +239,7 @@ def test_coco_as_it_is_shipped_sees_all_names_and_takes_7750_of_them():
 def test_a_trouble_that_passes_costs_nothing_of_coco(server, coco, monkeypatch, trouble):
     lose_patience(monkeypatch, trouble)
     server.troubles = {ARCHIVE: [trouble], "/train2017/000000000999.jpg": [trouble]}
-    images, skipped, _ = load_photos("coco", 32)
+    images, skipped, _, _ = load_photos("coco", 32)
     assert len(images) == 9 and "train2017/000000000999.jpg" in photos("data/coco")
     assert server.requests.count(ARCHIVE) == 2
 
@@ -295,7 +295,7 @@ def test_photos_of_every_ending_and_name_are_found_and_fetched(server, work):
     ]
     server.files |= {f"/raw/{name}": jpeg(index) for index, name in enumerate(names)}
     list_tree(server, names)
-    images, skipped, _ = load_photos("groups", 32)
+    images, skipped, _, _ = load_photos("groups", 32)
     assert skipped == [] and len(images) == len(names)
     for name in names:
         assert (work / "data/groups" / name).read_bytes() == server.files["/raw/" + name]
@@ -308,7 +308,7 @@ def test_an_existing_folder_wins_over_the_name_of_a_set(server, work):
 
 
 def test_a_limit_fetches_no_more_than_it_needs(server, groups):
-    images, _, _ = load_photos("groups", 32, limit=5)
+    images, _, _, _ = load_photos("groups", 32, limit=5)
     assert len(images) == 5 and photos("data/groups") == groups[:5]
     assert len(load_photos("groups", 32)[0]) == 12 and len(server.requests) == 1 + 12
 
@@ -319,7 +319,7 @@ def test_a_limit_fetches_no_more_than_it_needs(server, groups):
 def test_a_trouble_that_passes_costs_no_photo(server, groups, monkeypatch, trouble):
     lose_patience(monkeypatch, trouble)
     server.troubles = {TREE: [trouble], f"/raw/{groups[3]}": [trouble, trouble]}
-    images, skipped, _ = load_photos("groups", 32)
+    images, skipped, _, _ = load_photos("groups", 32)
     assert len(images) == 12 and skipped == []
     assert server.requests.count(TREE) == 2
     assert server.requests.count(f"/raw/{groups[3]}") == 3
@@ -348,7 +348,7 @@ def test_redirects_are_followed(server, groups):
 @pytest.mark.parametrize("code", [404, 410])
 def test_photos_that_are_gone_are_listed_and_do_not_stop_the_rest(server, groups, code):
     server.troubles = {f"/raw/{groups[2]}": [code, "..."]}
-    images, skipped, _ = load_photos("groups", 32)
+    images, skipped, _, _ = load_photos("groups", 32)
     ((name, reason),) = skipped
     assert len(images) == 11 and name == groups[2]
     assert str(code) in reason and server.address in reason

@@ -399,7 +399,7 @@ def test_the_log_tells_of_the_generator_that_is_shipped(trained, monkeypatch):
 
 def assert_figures(generator, row):
     """A row of the log has the figures of this generator file."""
-    images, _, _ = data.load_photos("demo", 32, 60)
+    images, _, _, _ = data.load_photos("demo", 32, 60)
     validation = held_out(images)._replace(val_indices=data.split(60, 10, 0)[1])
     figures = evaluate(infer.load_generator(generator, CPU), validation, CPU)
     assert figures == pytest.approx({name: row[name] for name in figures}, rel=2e-3)
