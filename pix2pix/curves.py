@@ -65,26 +65,26 @@ def _draw_panel(pen, box, curves, last, pretrained):
     epochs = _ticks(0, max(last, 5))
     levels = _ticks(min(values), max(values))
 
-    def place(epoch, value):
-        x = left + (right - left) * epoch / epochs[-1]
-        y = bottom - (bottom - top) * (value - levels[0]) / (levels[-1] - levels[0])
-        return x, y
+    def x(epoch):
+        return left + (right - left) * epoch / epochs[-1]
+
+    def y(value):
+        return bottom - (bottom - top) * (value - levels[0]) / (levels[-1] - levels[0])
 
     for level in levels:
-        pen.line((place(0, level), place(epochs[-1], level)), "gainsboro", width=2)
-        pen.text(place(0, level), f"{level:.6g}  ", "black", anchor="rm")
+        pen.line((left, y(level), right, y(level)), "gainsboro", width=2)
+        pen.text((left - 16, y(level)), f"{level:.6g}", "black", anchor="rm")
     for epoch in epochs:
-        x, _ = place(epoch, 0)
-        pen.text((x, bottom + 12), f"{epoch:g}", "black", anchor="ma")
+        pen.text((x(epoch), bottom + 12), f"{epoch:g}", "black", anchor="ma")
     pen.text((right, bottom + 50), "epoch", "black", anchor="ra")
     if 0 < pretrained < last:
-        x, _ = place(pretrained, 0)
-        pen.line((x, top, x, bottom), "black", width=2)
-        pen.text((x, top), "L1  ", "black", anchor="rb")
-        pen.text((x, top), "  GAN", "black", anchor="lb")
+        boundary = x(pretrained)
+        pen.line((boundary, top, boundary, bottom), "black", width=2)
+        pen.text((boundary, top), "L1  ", "black", anchor="rb")
+        pen.text((boundary, top), "  GAN", "black", anchor="lb")
     for number, (name, points) in enumerate(curves.items()):
         color = "gray" if name == "baseline" else COLORS[number]
-        places = [place(*point) for point in points]
+        places = [(x(epoch), y(value)) for epoch, value in points]
         pen.line(places, color, width=4, joint="curve")
         pen.circle(places[-1], 7, color)
         pen.text((left, top - 150 + 36 * number), f"{name}: {points[-1][1]:.4g}", color)

@@ -73,7 +73,7 @@ def progress(items, total, label, pictures=0):
 
     If an item is a step that takes so many `pictures`, it also shows pictures a second.
     """
-    marks = deque([(time.monotonic(), 0)])              # when how many were done, in the last minute
+    marks = deque([(time.monotonic(), 0)])      # of the last minute: when how many were done
     for count, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
