@@ -36,11 +36,6 @@ def lab_to_rgb(lab):
     inside. In linear RGB this preserves Y, and so L, exactly; clipping each channel would not.
     Colors inside the gamut are unchanged.
     """
-    return _to_srgb(_lab_to_linear(lab))
-
-
-def _lab_to_linear(lab):
-    """CIE Lab (B, 3, H, W) -> linear RGB (B, 3, H, W) in [0, 1], moved into the gamut."""
     lightness, a, b = lab.unbind(dim=1)                                 # (B, H, W) each
     f_Y = (lightness + 16) / 116
     X = _lab_curve_inverse(f_Y + a / 500) * WHITE_X
@@ -54,7 +49,7 @@ def _lab_to_linear(lab):
     room_above = (1 - gray) / (max_channel - gray).clamp(min=1e-6)
     room_below = gray / (gray - min_channel).clamp(min=1e-6)
     scale = torch.minimum(room_above, room_below).clamp(max=1)          # 1 inside the gamut
-    return (gray + scale * (linear - gray)).clamp(0, 1)
+    return _to_srgb((gray + scale * (linear - gray)).clamp(0, 1))
 
 
 def encode(rgb_u8):
@@ -69,7 +64,9 @@ def encode_L(rgb_u8, sensitivity=None):
     `sensitivity` (B, 3) replaces the eye's response to linear R, G and B by that of a film.
     """
     levels = torch.arange(256, device=rgb_u8.device) / 255
-    r, g, b = _to_linear(levels).take(rgb_u8.long()).split(1, dim=1)    # (B, 1, H, W) each
+    # MPS has no `take`, and plain indexing is slower.
+    linear = _to_linear(levels).index_select(0, rgb_u8.int().flatten()).view(rgb_u8.shape)
+    r, g, b = linear.split(1, dim=1)                                    # (B, 1, H, W) each
     if sensitivity is None:
         red, green, blue = LUMINANCE
     else:
@@ -83,12 +80,8 @@ def decode(L, ab):
 
     Inverts `encode` exactly, for each of the 16.7 million colors.
     """
-    linear = _lab_to_linear(torch.cat((L * L_SCALE, ab * AB_SCALE), dim=1))
-    # The levels of sRGB, looked up by the root of the linear value, which spaces them about evenly:
-    # powers of all pixels would take a quarter of the time that a photo takes.
-    roots = torch.arange(2**14, device=L.device) / (2**14 - 1)
-    levels = (_to_srgb(roots**2) * 255).round().to(torch.uint8)
-    return levels.take((linear.sqrt() * (2**14 - 1) + 0.5).long())
+    lab = torch.cat((L * L_SCALE, ab * AB_SCALE), dim=1)
+    return (lab_to_rgb(lab) * 255).round().to(torch.uint8)
 
 
 def decode_gray(L):
@@ -131,7 +124,9 @@ def _to_linear(srgb):
 
 def _to_srgb(linear):
     line = 12.92 * (linear.clamp(max=0.0031308) - 0.0031308)
-    return line + 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
+    # The power 1 / 2.4: `**` takes much longer, and every pixel of a colored photo needs it.
+    power = (linear.clamp(min=0.0031308).log() / 2.4).exp()
+    return line + 1.055 * power - 0.055
 
 
 def _lab_curve(t):

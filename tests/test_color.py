@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from pix2pix.color import decode, encode, encode_L, lab_to_rgb, rgb_to_lab
+from pix2pix.color import decode, decode_gray, encode, encode_L, lab_to_rgb, rgb_to_lab
+from tests.helpers import Waits
 
 PUBLISHED = {               # sRGB -> CIE Lab, D65, 2 degrees
     (1, 0, 0): (53.2406, 80.0923, 67.2028),
@@ -46,6 +47,27 @@ def test_L_alone_equals_the_L_of_the_whole_encoding_bit_for_bit():
         assert encode_L(photos).shape == L.shape and torch.equal(encode_L(photos), L)
 
 
+def test_a_gray_picture_has_three_equal_channels_and_its_own_L():
+    grays = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
+    assert torch.equal(decode_gray(encode_L(grays)), grays)
+
+
+def test_conversions_use_nothing_that_MPS_lacks():
+    """PyTorch has `take` for CPU, CUDA and XPU only."""
+    photos = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    with Waits() as waits:
+        decode(*encode(photos))
+        encode_L(photos)
+    assert "aten.take.default" not in waits.operations and len(waits.operations) > 10
+
+
+def test_values_that_are_not_finite_raise_nothing():
+    """Training that diverges ends with a line that says so, after its pictures are scored."""
+    ab = torch.tensor([torch.nan, torch.inf, -torch.inf, 0]).view(1, 1, 2, 2).repeat(1, 2, 1, 1)
+    for L in (torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), torch.nan)):
+        assert decode(L, ab).dtype == torch.uint8
+
+
 def test_each_of_the_16_7_million_colors_round_trips_exactly():
     ramp = torch.arange(256, dtype=torch.uint8)
     for reds in ramp.view(16, 16, 1, 1):
@@ -69,7 +91,7 @@ def test_luminance_survives_any_color_however_far_out_of_gamut():
     assert ((encode(decode(L, ab))[0] - L).abs() * 100).max() < 0.3
 
 
-def test_out_of_gamut_colors_move_straight_towards_gray():
+def test_out_of_gamut_colors_move_straight_toward_gray():
     """In linear RGB the three distances from gray shrink by one factor: the hue is kept."""
     L, a, b = 60.0, 120.0, 100.0
     y = (L + 16) / 116
