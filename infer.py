@@ -18,14 +18,17 @@ from pix2pix.device import keep_freed_memory, pick_device
 from pix2pix.folders import find_photos
 from pix2pix.photo import WRITABLE, PhotoError, content_box, read_photo, shrink, write_photo
 from pix2pix.repair import fill_holes, load_repairer
-from pix2pix.terminal import ArgumentParser, UserError, print_line, progress, run_program
+from pix2pix.terminal import (
+    ArgumentParser, UserError, is_out_of_memory, print_line, progress, run_program
+)
 from pix2pix.weights import load_generator
 
 BUNDLED_GENERATOR = Path(__file__).parent / "pix2pix/generator.pt"
 RADIUS = 3                  # of the guided filter, in pixels of what G sees
 EPSILON = 1e-4              # a variance of L: contrast far below it is no edge
-STRIP = 2**18               # pixels converted at once: 50 million would fill the memory
+STRIP = 2**16               # pixels converted at once: few enough for the processor's cache
 MAX_PIXELS = 300_000_000    # A3 at 1200 dpi has 278 million, which take 8 GB
+IF_OUT_OF_MEMORY = "try --device cpu, or smaller photos"
 
 
 def predict_mirrored(network, L):
@@ -175,6 +178,15 @@ def is_disk_full(error):
     return getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
 
 
+def describe(error, source):
+    """What went wrong with a photo, in one line that names it."""
+    if isinstance(error, (UserError, OSError)):         # their messages do
+        return str(error)
+    if is_out_of_memory(error):
+        return f"{source}: out of memory: {IF_OUT_OF_MEMORY}"
+    return f"{source}: {type(error).__name__}: {error}"
+
+
 def infer(argv):
     keep_freed_memory()
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2        # Pillow refuses twice as many
@@ -182,40 +194,37 @@ def infer(argv):
     device = pick_device(args.device)
     G = load_generator(args.checkpoint, device)
     R = load_repairer(args.checkpoint, device) if args.repair else None
-    jobs, errors = plan(args.input, args.output)
+    jobs, problems = plan(args.input, args.output)
     inputs = {file_id(source) for source, _ in jobs if source.exists()}
-    is_folder = args.input.is_dir()
+    for problem in problems:
+        print_line(f"error: {problem}")
     colored = 0
     skipped = 0
+    failed = len(problems)
     for source, target in progress(jobs, len(jobs), "photo"):
         try:
             check_target(source, target, inputs)
             if not target.exists() or args.overwrite:
                 color_file(G, R, source, target, args.strength)
                 colored += 1
-            elif is_folder:
+            elif args.input.is_dir():
                 skipped += 1
             else:
                 raise PhotoError(f"{target} already exists: --overwrite replaces it")
-        except UserError as error:
+        except Exception as error:      # whatever it is, the other photos are colored
             if is_disk_full(error):
                 raise
-            errors.append(error)
-        except Exception as error:      # whatever it is, the other photos are colored
-            if is_disk_full(error) or not is_folder:
-                raise
-            errors.append(PhotoError(f"{source}: {type(error).__name__}: {error}"))
-    for error in errors:
-        print_line(f"error: {error}")
-    print(f"{colored} colored, {skipped} skipped (already there), {len(errors)} failed")
-    return 1 if errors else 0
+            failed += 1
+            print_line(f"error: {describe(error, source)}")
+    print(f"{colored} colored, {skipped} skipped (already there), {failed} failed")
+    return 1 if failed else 0
 
 
 def main(argv=None):
     return run_program(
         infer, argv,
         if_interrupted="finished outputs are complete; the same command colors the rest",
-        if_out_of_memory="try --device cpu, or smaller photos"
+        if_out_of_memory=IF_OUT_OF_MEMORY
     )
 
 

@@ -49,14 +49,18 @@ def run_program(program, argv, if_interrupted, if_out_of_memory):
         message = f"error: {error}"
         exit_code = 2 if isinstance(error, UsageError) else 1
     except (RuntimeError, MemoryError) as error:
-        # On the CPU, torch raises a plain RuntimeError with these words.
-        is_full = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        if not is_full and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         message = f"error: out of memory: {if_out_of_memory}"
         exit_code = 1
     print_line(message)
     return exit_code
+
+
+def is_out_of_memory(error):
+    # On the CPU, torch raises a plain RuntimeError with these words.
+    is_full = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return is_full or "can't allocate memory" in str(error)
 
 
 def _printable(stream):

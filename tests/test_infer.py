@@ -1,7 +1,9 @@
 """Coloring the family album: right colors, its own luminance, and nothing is ever lost."""
+import errno
 import os
 import shutil
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,15 +11,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 import infer
-from pix2pix.color import decode, encode
+from pix2pix import photo
+from pix2pix.color import decode_gray, encode
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
 from tests.helpers import (
-    CPU, NEW_CARD, ROOT, error_line, error_lines, noise, out_of_memory, run, run_infer, run_python,
-    save_noise, stub, watch
+    CPU, NEW_CARD, ROOT, at_call, error_line, error_lines, noise, out_of_memory, press_ctrl_c,
+    raising, run, run_infer, run_python, save_noise, stub, watch
 )
 
 
@@ -60,6 +63,20 @@ def chroma(name):
     """Mean of |a| and |b| of a file."""
     _, ab = encode(pil_to_tensor(read_photo(name))[None])
     return 128 * ab.abs().mean().item()
+
+
+@pytest.fixture
+def colored(work, monkeypatch):
+    """The calls that "color" a folder's two photos."""
+    save_noise("album/a.png", 8, 8, seed=0)
+    save_noise("album/b.png", 8, 8, seed=1)
+    stub(monkeypatch, infer, "load_generator", result=SimpleNamespace(config={"size": 32}))
+    return watch(monkeypatch, infer, "colorize", instead=lambda G, photo, *options: photo)
+
+
+def infer_on(device, monkeypatch):
+    stub(monkeypatch, infer, "pick_device", result=device)
+    return run(infer, "album", "out", "--checkpoint", "generator.pt")
 
 
 # Colors and luminance
@@ -117,14 +134,32 @@ def test_black_white_and_gray_photos_stay_what_they_are_in_luminance(work, gener
 
 def test_strips_are_what_one_piece_would_be(generator, monkeypatch):
     G = infer.load_generator(generator, CPU)
-    monkeypatch.setattr(infer, "STRIP", 2**13)
-    photo = Image.fromarray(noise(88, 200))         # two whole strips and a part
-    L, _ = encode(pil_to_tensor(photo)[None])
-    with torch.inference_mode():
-        small_L, _ = encode(shrink(photo, (64, 64))[None])
-        ab = (G(small_L) + G(small_L.flip(-1)).flip(-1)) / 2
-        whole = decode(L, F.interpolate(ab, L.shape[2:], mode="bilinear"))[0]
-    assert torch.equal(pil_to_tensor(infer.colorize(G, photo, 64)), whole)
+    photo, _ = framed(Image.fromarray(noise(88, 200)), 255)
+    monkeypatch.setattr(infer, "STRIP", 2**13)      # two whole strips and a part
+    strips = infer.colorize(G, photo, 64)
+    monkeypatch.setattr(infer, "STRIP", 2**20)
+    assert infer.colorize(G, photo, 64) == strips
+
+
+@pytest.mark.parametrize("height", [5, 16, 17, 40])
+def test_rows_are_enlarged_as_by_interpolate(height):
+    maps = torch.rand(1, 4, 16, 3, generator=torch.Generator().manual_seed(0))
+    whole = F.interpolate(maps, (height, 3), mode="bilinear")
+    rows = torch.arange(1, height - 1)
+    assert torch.allclose(infer.enlarged_rows(maps, height, rows), whole[:, :, 1:-1], atol=1e-6)
+
+
+def test_colors_end_at_the_edges_of_the_photo(generator, monkeypatch):
+    """Where ab alone, enlarged from 32 pixels to 320, would bleed over 10 pixels."""
+    G = infer.load_generator(generator, CPU)
+    L = torch.full((1, 1, 32, 32), 0.3)
+    L[..., 16:] = 0.7
+    ab = (0.2 * (L - 0.5)).repeat(1, 2, 1, 1)       # -0.04 and 0.04
+    stub(monkeypatch, infer, "predict_mirrored", result=ab)
+    photo = to_pil_image(decode_gray(L)[0]).resize((320, 320), Image.Resampling.NEAREST)
+    _, colors = encode(pil_to_tensor(infer.colorize(G, photo, 32))[None])
+    before, after = colors[0, 0, 160, 150:170].split(10)
+    assert (before + 0.04).abs().max() < 0.01 and (after - 0.04).abs().max() < 0.01
 
 
 def test_a_row_of_more_pixels_than_a_strip_is_a_strip_of_its_own(generator, monkeypatch):
@@ -157,7 +192,7 @@ def test_the_generator_sees_the_size_that_it_was_trained_at(work, generator):
 def test_more_strength_gives_more_color_and_0_gives_none(work, generator):
     save_noise("in.png", 90, 70)
     found = []
-    for strength in ("0", "0.5", "1", "1.5"):
+    for strength in ("0", "0.5", "1", "1.5", "10"):
         assert run_infer(generator, "in.png", f"{strength}.png", "--strength", strength) == 0
         assert_same_luminance("in.png", f"{strength}.png")
         found.append(chroma(f"{strength}.png"))
@@ -366,13 +401,114 @@ def test_of_two_photos_with_one_output_the_second_is_an_error(work, generator, c
         assert read_photo("out/c.gif.png").width == 30 and read_photo("out/d.png").width == 32
 
 
-def test_outputs_that_a_disk_blind_to_case_cannot_tell_apart_are_not_both_written(
-    work, monkeypatch
+@pytest.mark.parametrize(
+    "names",
+    [("D/e.png", "d/E.png"), ("u\u0308.png", "\u00fc.png"), ("\u00c9.png", "e\u0301.png")],
+    ids=["case", "normalization", "both"]
+)
+def test_outputs_that_some_disks_cannot_tell_apart_are_not_both_written(work, monkeypatch, names):
+    """Those of Windows and macOS are blind to case, those of macOS to Unicode normalization."""
+    first, second = (work / "album" / name for name in names)
+    (work / "album").mkdir()
+    stub(monkeypatch, infer, "find_photos", result=([first, second], []))
+    jobs, problems = infer.plan(work / "album", work / "out")
+    assert jobs == [(first, work / "out" / names[0]), (second, None)] and problems == []
+
+
+# What goes wrong with a photo
+
+
+PROBLEMS = [
+    KeyError("odd"), RecursionError("too deep"), OSError(5, "Input/output error"), MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("shapes do not match")
+]
+
+
+@pytest.mark.parametrize("step", ["read_photo", "colorize", "write_photo"])
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: type(problem).__name__)
+def test_whatever_goes_wrong_with_a_photo_the_next_one_is_colored(
+    colored, monkeypatch, capsys, step, problem
 ):
-    photos = [work / "album" / name for name in ("D/e.png", "d/E.png")]
-    stub(monkeypatch, infer, "find_photos", result=(photos, []))
-    sources, targets, problems = infer.plan_folder(work / "album", work / "out")
-    assert (sources, targets, problems) == (photos, [work / "out/D/e.png", None], [])
+    def fail():
+        raise problem
+
+    watch(monkeypatch, infer, step, before=at_call(1, fail))
+    assert infer_on(CPU, monkeypatch) == 1
+    printed = capsys.readouterr()
+    error_line(printed.err)
+    assert last_line(printed) == summary(colored=1, failed=1)
+    assert list(contents(Path("out"))) == ["b.png"]
+
+
+def test_out_of_memory_names_the_photo_and_the_cpu(colored, monkeypatch, capsys):
+    monkeypatch.setattr(infer, "colorize", out_of_memory)
+    assert infer_on(NEW_CARD, monkeypatch) == 1
+    messages = error_lines(capsys.readouterr().err)
+    assert ["album/a.png: out of memory: " in messages[0], len(messages)] == [True, 2]
+    assert "--device cpu" in messages[0]
+
+
+def test_a_full_disk_ends_a_folder(colored, monkeypatch, capsys):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(photo, "whole_file", raising(full))
+    (Path("album") / "0.png").write_text("text")
+    assert infer_on(CPU, monkeypatch) == 1
+    printed = capsys.readouterr()
+    broken, ended = error_lines(printed.err)
+    assert "0.png" in broken, "what went wrong before it is told all the same"
+    assert "a.png" in ended and "No space left on device" in ended
+    assert len(colored) == 1 and printed.out == ""
+
+
+def test_ctrl_c_ends_a_folder(colored, monkeypatch, capsys):
+    watch(monkeypatch, infer, "write_photo", before=at_call(2, press_ctrl_c))
+    (Path("album") / "0.png").write_text("text")
+    assert infer_on(CPU, monkeypatch) == 130
+    broken, ended = capsys.readouterr().err.splitlines()
+    assert broken.startswith("error: ") and ended.startswith("interrupted: ")
+    assert list(contents(Path("out"))) == ["a.png"]
+
+
+def test_an_error_is_told_when_it_happens(colored, monkeypatch, capsys):
+    """Not hours later, when the folder is done."""
+    def look():
+        told.append(capsys.readouterr().err)
+
+    told = []
+    (Path("album") / "0.png").write_text("text")
+    watch(monkeypatch, infer, "write_photo", before=at_call(1, look))
+    assert infer_on(CPU, monkeypatch) == 1
+    assert "0.png" in error_line(told[0])
+
+
+# A photo into a folder
+
+
+@pytest.mark.parametrize("name, output", [("a.jpg", "a.jpg"), ("b.gif", "b.gif.png")])
+def test_a_photo_goes_into_a_folder_that_exists_as_with_cp(work, generator, capsys, name, output):
+    save_noise(work / "photos" / name, 50, 40, channels=1)
+    (work / "out").mkdir()
+    assert run_infer(generator, f"photos/{name}", "out") == 0
+    assert list(contents(work / "out")) == [output]
+    (work / "out" / output).write_bytes(b"mine")
+    capsys.readouterr()
+    assert run_infer(generator, f"photos/{name}", "out") == 1
+    message = error_line(capsys.readouterr().err)
+    assert message == f"out/{output} already exists: --overwrite replaces it"
+    assert contents(work / "out") == {output: b"mine"}
+    assert run_infer(generator, f"photos/{name}", "out", "--overwrite") == 0
+    assert read_photo(work / "out" / output).size == (50, 40)
+
+
+def test_a_photo_is_never_written_over_itself_in_its_own_folder(work, generator, capsys):
+    save_noise("in.png", 50, 40)
+    before = contents(work)
+    assert run_infer(generator, "in.png", ".", "--overwrite") == 1
+    assert error_line(capsys.readouterr().err) == "in.png: an input is never written"
+    assert contents(work) == before
+
+
+# Folders inside each other
 
 
 def test_an_output_folder_inside_the_input_folder_is_never_read(album, generator, capsys):
@@ -530,12 +666,15 @@ def test_a_folder_that_is_linked_to_another_of_the_inputs_is_never_written(
         (["in.png", "out.heic"], 2, "that can be written: .jpg .jpeg .png .webp .tif .tiff"),
         (["in.png", "out"], 2, "that can be written: .jpg"),
         (["missing.png", "out.png"], 1, "missing.png: no such file"),
-        (["in.png", "folder"], 2, "that can be written: .jpg"),
+        (["in.png", "folder"], 1, "folder/in.png already exists: --overwrite replaces it"),
         (["folder", "there.png"], 1, "there.png"),
         (["text.jpg", "out.png"], 1, "that cannot be read"),
         (["in.png", "out.gif"], 2, "out.gif has none of the extensions that can be written"),
-        (["in.png", "out.png", "--strength", "-1"], 2, "--strength -1.0 is not 0 or more"),
-        (["in.png", "out.png", "--strength", "nan"], 2, "--strength nan is not 0 or more"),
+        (["missing.png", "folder"], 1, "missing.png: no such file"),
+        (["in.png", "out.png", "--strength", "-1"], 2, "--strength -1.0 is not between 0 and 10"),
+        (["in.png", "out.png", "--strength", "nan"], 2, "--strength nan is not between 0 and 10"),
+        (["in.png", "out.png", "--strength", "inf"], 2, "--strength inf is not between 0 and 10"),
+        (["in.png", "out.png", "--strength", "11"], 2, "--strength 11.0 is not between 0 and 10"),
         (["in.png", "out.png", "--checkpoint", "missing.pt"], 1,
          "No such file or directory: 'missing.pt'"),
         (["in.png", "out.png", "--checkpoint", "text.jpg"], 1,
@@ -612,30 +751,8 @@ def test_help_shows_the_usage(capsys):
 # Devices
 
 
-@pytest.fixture
-def colored(work, monkeypatch):
-    """The calls that "color" a folder's two photos."""
-    save_noise("album/a.png", 8, 8, seed=0)
-    save_noise("album/b.png", 8, 8, seed=1)
-    stub(monkeypatch, infer, "load_generator", result=SimpleNamespace(config={"size": 32}))
-    return watch(monkeypatch, infer, "colorize", instead=lambda G, photo, *options: photo)
-
-
-def infer_on(device, monkeypatch):
-    stub(monkeypatch, infer, "pick_device", result=device)
-    return run(infer, "album", "out", "--checkpoint", "generator.pt")
-
-
 def test_it_colors_on_the_device_that_was_named(colored, monkeypatch):
     asked = stub(monkeypatch, infer, "pick_device", result=CPU)
     arguments = ["album", "out", "--checkpoint", "generator.pt", "--device", "cuda:1"]
     assert run(infer, *arguments) == 0
     assert asked == [{"name": "cuda:1"}] and len(colored) == 2
-
-
-def test_out_of_memory_names_the_cpu(colored, monkeypatch, capsys):
-    monkeypatch.setattr(infer, "colorize", out_of_memory)
-    assert infer_on(NEW_CARD, monkeypatch) == 1
-    message = error_line(capsys.readouterr().err)
-    assert message.startswith("out of memory: ")
-    assert "--device cpu" in message
