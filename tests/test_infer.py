@@ -15,7 +15,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 import infer
 from pix2pix import photo
-from pix2pix.color import decode_gray, encode
+from pix2pix.color import decode_gray, encode, encode_L
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
 from tests.helpers import (
@@ -756,3 +756,52 @@ def test_it_colors_on_the_device_that_was_named(colored, monkeypatch):
     arguments = ["album", "out", "--checkpoint", "generator.pt", "--device", "cuda:1"]
     assert run(infer, *arguments) == 0
     assert asked == [{"name": "cuda:1"}] and len(colored) == 2
+
+
+# Colors that end at edges
+
+
+def test_enlarged_rows_are_those_of_a_bilinear_enlargement():
+    maps = torch.randn(1, 4, 16, 30)
+    whole = F.interpolate(maps, (37, 30), mode="bilinear")
+    rows = torch.arange(5, 37)
+    assert torch.allclose(infer.enlarged_rows(maps, 37, rows), whole[:, :, 5:], atol=1e-5)
+
+
+def test_the_guided_filter_leaves_colors_of_a_flat_L_and_plain_colors_as_they_are():
+    ab = torch.full((1, 2, 32, 32), 0.2)
+    for L in (torch.full((1, 1, 32, 32), 0.5), torch.rand(1, 1, 32, 32)):
+        slope, offset = infer.guided_filter(L, ab).split(2, dim=1)
+        assert torch.allclose(slope * L + offset, ab, atol=1e-4)
+
+
+def test_the_guided_filter_finds_ab_that_is_a_line_in_L():
+    L = torch.linspace(0, 1, 64).expand(1, 1, 64, 64)
+    ab = torch.cat((0.3 * L - 0.1, 0.2 - 0.4 * L), dim=1)
+    slope, offset = infer.guided_filter(L, ab).split(2, dim=1)
+    assert (slope * L + offset - ab).abs().max() < 0.01
+
+
+def test_colors_end_at_an_edge_of_L_where_enlarged_ab_would_bleed(monkeypatch):
+    """A bright red square on gray. Pixels of the network that hold both are half as red."""
+    photo = Image.new("RGB", (512, 512), (60, 60, 60))
+    photo.paste((200, 200, 200), (152, 152, 360, 360))
+    dark, bright = encode_L(torch.tensor([60, 200]).view(2, 1, 1, 1).expand(2, 3, 1, 1))
+
+    def red_square(G, L):
+        a = 0.4 * (L - dark) / (bright - dark)
+        return torch.cat((a, 0.5 * a), dim=1)
+
+    monkeypatch.setattr(infer, "predict_mirrored", red_square)
+    monkeypatch.setattr(infer, "content_box", lambda photo: (0, 0, 512, 512))
+    is_gray = np.asarray(photo)[..., 0] == 60
+    is_gray[:136] = is_gray[376:] = is_gray[:, :136] = is_gray[:, 376:] = False
+
+    def stray_red():
+        colored = np.int32(infer.colorize(torch.nn.Conv2d(1, 2, 1), photo, 32))
+        return (colored[..., 0] - colored[..., 1])[is_gray].mean()
+
+    guided = stray_red()
+    monkeypatch.setattr(infer, "RADIUS", 0)         # without a window, ab is enlarged bilinearly
+    bilinear = stray_red()
+    assert bilinear > 10 and guided < bilinear / 4
