@@ -13,6 +13,7 @@ metadata.py  what a photo file says about itself: EXIF, XMP, IPTC, comments
 folders.py   the photos in a folder, and what is left out there
 options.py   train.py's options and their checks
 weights.py   checkpoint.pt, generator.pt and ImageNet's weights
+blend.py     (a program) mixes two generators: pale after L1, bold after the GAN phase
 film.py      what old film would have seen, for --old-film
 repair.py    all of repairing: --restore of train.py, --repair of infer.py
 damage.py    artificial damage for repair.py

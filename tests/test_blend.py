@@ -1,0 +1,40 @@
+"""Generators between two others."""
+import pytest
+import torch
+
+from pix2pix import blend
+from pix2pix.models import Generator
+from pix2pix.weights import load_generator
+from tests.helpers import error_line, run
+
+
+def save_generator(path, seed, encoder="resnet18"):
+    torch.manual_seed(seed)
+    G = Generator(pretrained=False, encoder=encoder)
+    config = {"data": "demo", "size": 64, "encoder": encoder}
+    torch.save({"kind": "generator", "config": config, "weights": G.state_dict()}, path)
+
+
+@pytest.mark.parametrize("share", [0, 0.25, 1])
+def test_a_blend_lies_between_two_generators(work, share):
+    save_generator("first.pt", 0)
+    save_generator("second.pt", 1)
+    assert run(blend, "first.pt", "second.pt", share, "out.pt") == 0
+    first, second, out = (
+        load_generator(f"{name}.pt").state_dict() for name in ("first", "second", "out")
+    )
+    for name, weight in out.items():
+        between = first[name] + share * (second[name].float() - first[name].float())
+        assert torch.allclose(weight.float(), between.float(), atol=1e-6), name
+
+
+def test_a_blend_replaces_nothing_and_refuses_other_networks(work, capsys):
+    save_generator("first.pt", 0)
+    save_generator("second.pt", 1)
+    save_generator("third.pt", 1, encoder="resnet34")
+    before = (work / "second.pt").read_bytes()
+    assert run(blend, "first.pt", "second.pt", 0.5, "second.pt") == 1
+    assert "already exists" in error_line(capsys.readouterr().err)
+    assert (work / "second.pt").read_bytes() == before
+    assert run(blend, "first.pt", "third.pt", 0.5, "out.pt") == 1
+    assert "different networks" in error_line(capsys.readouterr().err)
