@@ -11,11 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.transforms.functional import pil_to_tensor
 
 import infer
 from pix2pix import photo
-from pix2pix.color import decode_gray, encode, encode_L
+from pix2pix.color import encode, encode_L
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
 from tests.helpers import (
@@ -139,27 +139,6 @@ def test_strips_are_what_one_piece_would_be(generator, monkeypatch):
     strips = infer.colorize(G, photo, 64)
     monkeypatch.setattr(infer, "STRIP", 2**20)
     assert infer.colorize(G, photo, 64) == strips
-
-
-@pytest.mark.parametrize("height", [5, 16, 17, 40])
-def test_rows_are_enlarged_as_by_interpolate(height):
-    maps = torch.rand(1, 4, 16, 3, generator=torch.Generator().manual_seed(0))
-    whole = F.interpolate(maps, (height, 3), mode="bilinear")
-    rows = torch.arange(1, height - 1)
-    assert torch.allclose(infer.enlarged_rows(maps, height, rows), whole[:, :, 1:-1], atol=1e-6)
-
-
-def test_colors_end_at_the_edges_of_the_photo(generator, monkeypatch):
-    """Where ab alone, enlarged from 32 pixels to 320, would bleed over 10 pixels."""
-    G = infer.load_generator(generator, CPU)
-    L = torch.full((1, 1, 32, 32), 0.3)
-    L[..., 16:] = 0.7
-    ab = (0.2 * (L - 0.5)).repeat(1, 2, 1, 1)       # -0.04 and 0.04
-    stub(monkeypatch, infer, "predict_mirrored", result=ab)
-    photo = to_pil_image(decode_gray(L)[0]).resize((320, 320), Image.Resampling.NEAREST)
-    _, colors = encode(pil_to_tensor(infer.colorize(G, photo, 32))[None])
-    before, after = colors[0, 0, 160, 150:170].split(10)
-    assert (before + 0.04).abs().max() < 0.01 and (after - 0.04).abs().max() < 0.01
 
 
 def test_a_row_of_more_pixels_than_a_strip_is_a_strip_of_its_own(generator, monkeypatch):
