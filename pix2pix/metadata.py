@@ -8,13 +8,13 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from pix2pix.terminal import warn
 
-# What each format holds, and up to how many bytes of it.
+# What each format holds, and up to how many bytes. Nobody misses the resolution of a WebP.
 HELD = {
-    "JPEG": {"exif": 65533, "xmp": 65502, "iptc": 65506, "comment": 65533},
-    "PNG": {"exif": inf, "xmp": inf, "titles": inf},
-    "WEBP": {"exif": inf, "xmp": inf},
-    "TIFF": {"exif": inf, "xmp": inf, "iptc": inf},
-    "BMP": {},
+    "JPEG": {"exif": 65533, "xmp": 65502, "iptc": 65506, "comment": 65533, "dpi": inf},
+    "PNG": {"exif": inf, "xmp": inf, "titles": inf, "dpi": inf},
+    "WEBP": {"exif": inf, "xmp": inf, "dpi": inf},
+    "TIFF": {"exif": inf, "xmp": inf, "iptc": inf, "dpi": inf},
+    "BMP": {"dpi": inf},
 }
 
 TAG = ExifTags.Base
@@ -38,8 +38,7 @@ PLACES = [0x9214, 0xA214]   # SubjectArea, SubjectLocation
 IPTC = 0x0404               # among the numbered resources that Photoshop writes into a JPEG
 XMP_PACKET = re.compile(rb"<x:xmpmeta.*?</x:xmpmeta>", re.DOTALL)
 # The texts of a PNG that programs write for each other.
-RAW_PROFILE = "Raw profile type"
-TECHNICAL = re.compile(f"{RAW_PROFILE}|Software$|.*:")
+TECHNICAL = re.compile("Raw profile type exif|Software$|.*:")
 
 
 def _properties(names):
@@ -72,7 +71,7 @@ def turn_upright(image, orientation, file, name):
 
     `orientation` is 1 unless loading has already turned the image; `file` is the open file.
     Returns a dict of what is there: exif, xmp, iptc and comment (bytes), titles (a dict, of a PNG),
-    lost (words: what cannot be kept) and dpi (two numbers). Warns of what is damaged.
+    dpi (two numbers) and, by its name, what no format can keep. Warns of what is damaged.
     """
     info = {}
     try:
@@ -93,14 +92,12 @@ def turn_upright(image, orientation, file, name):
 
 def save_options(info, format, path):
     """The options of Image.save for the metadata `info`. Warns of what is left out."""
-    lost = info.get("lost", []).copy()
-    options = {}
-    if "dpi" in info:
-        options["dpi"] = info["dpi"]
-    for kind in ("exif", "xmp", "iptc", "comment", "titles"):
-        options[kind] = info.get(kind, b"")
-        if len(options[kind]) > HELD[format].get(kind, 0):
-            options[kind] = b""         # without it, Pillow would take that of the image
+    options = {"exif": b"", "xmp": b"", "iptc": b"", "titles": {}}
+    lost = []
+    for kind, content in info.items():
+        if len(content) <= HELD[format].get(kind, 0):
+            options[kind] = content
+        else:
             lost.append(kind)
     if lost:
         warn(path, f"metadata left out: {', '.join(lost)}")
@@ -144,21 +141,20 @@ def _clean(exif, stale=()):
 
 def _texts(image, file, orientation):
     """XMP, IPTC, comment and titles, and what is lost of them."""
+    info = {"iptc": _iptc(image, file), "comment": _comment(image), "titles": {}}
     texts = image.text if image.format == "PNG" else {}
-    lost = [key for key in texts if key.startswith(RAW_PROFILE) and not key.endswith("exif")]
+    for key, text in texts.items():
+        if key.startswith("Raw profile") and not key.endswith("exif"):
+            info[key] = text
+        elif not TECHNICAL.match(key):
+            info["titles"][key] = text
     xmp = _xmp(image, file)
-    if b"HasExtendedXMP" in xmp:
-        lost.append("second part of XMP")
-    if orientation in TURNED and REGIONS.search(xmp):
-        lost.append("places of faces before the photo was turned")
+    if orientation in TURNED:
+        info["places of faces before the photo was turned"] = REGIONS.findall(xmp)
         xmp = REGIONS.sub(b"", xmp)
-    return {
-        "xmp": STALE_XMP.sub(b"", xmp),
-        "iptc": _iptc(image, file),
-        "comment": _comment(image),
-        "titles": {key: text for key, text in texts.items() if not TECHNICAL.match(key)},
-        "lost": lost,
-    }
+    info["second part of XMP"] = re.findall(b"HasExtendedXMP", xmp)
+    info["xmp"] = STALE_XMP.sub(b"", xmp)
+    return info
 
 
 def _xmp(image, file):
@@ -199,8 +195,8 @@ def _png_chunks(options):
     chunks = PngImagePlugin.PngInfo()
     if options["xmp"]:
         chunks.add_itxt("XML:com.adobe.xmp", options["xmp"].decode(errors="ignore"))
-    for key in options["titles"]:
-        chunks.add_text(key, options["titles"][key])
+    for key, text in options["titles"].items():
+        chunks.add_text(key, text)
     return chunks
 
 
