@@ -12,17 +12,16 @@ from pix2pix.terminal import UserError, warn
 
 # Pillow may open only these formats. Others are unsafe: its PostScript reader runs a program.
 READABLE = "JPEG PNG WEBP TIFF BMP GIF PPM JPEG2000 AVIF".split()
-JPEG = {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"}
-TIFF = {"format": "TIFF"}
 WRITABLE = {
-    ".jpg": JPEG,
-    ".jpeg": JPEG,
-    ".png": {"format": "PNG"},
-    ".webp": {"format": "WEBP", "lossless": True},
-    ".tif": TIFF,
-    ".tiff": TIFF,
-    ".bmp": {"format": "BMP"},
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
 }
+QUALITY = {"JPEG": {"quality": 95, "subsampling": "4:4:4"}, "WEBP": {"lossless": True}}
 MAX_JPEG_SIDE = 65500                               # pixels, by libjpeg
 JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
@@ -30,9 +29,9 @@ PNG_START = b"\x89P"
 PNG_CHUNKS = [b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"IDAT", b"IEND"]
 SCALED_BY_PILLOW = ["L;2", "L;4", "I;16B", "RGB;16B"]           # PNG: but not their transparency
 MAX_PNG_TEXT = 2**26                                # bytes: Pillow's own limit would cost photos
-BORDER_NOISE = 6                                    # root mean square, in levels of 255
+BORDER_NOISE = 14                                   # levels of 255
+MAX_SPECKS = 0.02                                   # of a line: dust on a border is no content
 INWARD = np.array([1, 1, -1, -1])                   # from left, top, right and bottom
-MAX_SPECK = 40                                      # levels: specks on 2 % of a line are no content
 
 TAG = ExifTags.Base
 
@@ -79,13 +78,13 @@ def write_photo(image, path, like=None):
     lossless. Warns of metadata that the format does not hold. The file appears whole or not at
     all. Raises PhotoError.
     """
-    options = WRITABLE[path.suffix.lower()]
-    if options["format"] == "JPEG" and max(image.size) > MAX_JPEG_SIDE:
+    format = WRITABLE[path.suffix.lower()]
+    if format == "JPEG" and max(image.size) > MAX_JPEG_SIDE:
         raise PhotoError(f"{path}: a JPEG has at most {MAX_JPEG_SIDE} pixels a side")
     try:
-        metadata = save_options(like.info if like else {}, options["format"], path)
+        options = save_options(like.info if like else {}, format, path) | QUALITY.get(format, {})
         with whole_file(path) as file:
-            image.save(file, icc_profile=_srgb_profile(), **metadata, **options)
+            image.save(file, format, icc_profile=_srgb_profile(), **options)
     except Exception as error:          # a full disk, a side too long for the format
         raise PhotoError(f"{path}: cannot be written: {error}") from error
 
@@ -122,8 +121,6 @@ def content_box(photo):
 def _margins(gray, box):
     """How wide the borders in a box are: left, top, right, bottom."""
     left, top, right, bottom = box
-    if left >= right or top >= bottom:
-        return np.zeros(4, int)
     above, below = _border(gray[top:bottom, left:right])
     before, after = _border(gray[top + above : bottom - below, left:right].T)
     return np.array([before, above, after, below])
@@ -131,13 +128,12 @@ def _margins(gray, box):
 
 def _border(lines):
     """How many of the lines, (N, pixels), are a border at the start and at the end."""
-    shade = np.median(lines[[0, -1]], axis=1).mean()
-    difference = np.minimum(np.abs(lines - shade), MAX_SPECK)
-    busy = np.flatnonzero(np.square(difference).mean(axis=1) > BORDER_NOISE**2).tolist()
-    if not busy:                                    # all is blank
+    if not lines.size:
         return 0, 0
-    start = busy[0]
-    end = len(lines) - 1 - busy[-1]
+    shade = np.median(lines[[0, -1]], axis=1).mean()
+    is_content = (np.abs(lines - shade) > BORDER_NOISE).mean(axis=1) > MAX_SPECKS
+    start = is_content.argmax()                     # 0 if all is blank
+    end = is_content[::-1].argmax()
     return (start, end) if start and end else (0, 0)
 
 
@@ -195,8 +191,7 @@ def _read(file, name):
             photo.info = info
             return photo
     except UnidentifiedImageError:
-        kind = "kind of TIFF" if ".tif" in str(name).lower() else "format"
-        raise PhotoError(f"{name}: damaged, or of a {kind} that cannot be read")
+        raise PhotoError(f"{name}: damaged, or of a kind that cannot be read")
     except Exception as error:          # damaged files raise nearly anything in Pillow
         reason = str(error).strip() or type(error).__name__
         raise PhotoError(f"{name}: {reason}")

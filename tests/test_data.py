@@ -276,7 +276,7 @@ def test_missing_and_empty_folders_are_clear_errors(work):
     for source, words in (
         ("nowhere", "no such folder"),
         ("empty", "empty: no photos found"),
-        ("broken", "none of 1 photos can be used.*a format that cannot be read"),
+        ("broken", "none of 1 photos can be used.*a kind that cannot be read"),
     ):
         with pytest.raises(UserError, match=words):
             load_photos(source, 32)
@@ -291,7 +291,7 @@ def test_a_set_without_a_usable_photo_says_how_many_were_left_out_and_why(work):
     with pytest.raises(UserError) as caught:
         load_photos("photos", 32)
     assert str(caught.value) == (
-        "photos: none of 5 photos can be used (gray, or nearly gray: 3; damaged, or of a format "
+        "photos: none of 5 photos can be used (gray, or nearly gray: 3; damaged, or of a kind "
         "that cannot be read: 2)"
     )
 

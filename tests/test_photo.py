@@ -276,7 +276,7 @@ def test_each_kind_of_tiff_is_read_rightly_or_refused(tmp_path, dtype, bits, is_
             error = difference(tmp_path / "kind.tif", truth.round())
             assert error <= 2 or name == "Lab" and (dtype, bits) == ("u1", 8), name
         except PhotoError as error:
-            assert "kind.tif: damaged, or of a kind of TIFF that cannot be read" in str(error)
+            assert "kind.tif: damaged, or of a kind that cannot be read" in str(error)
             must = (dtype, bits) in SURELY_READ and name == "black is zero"
             assert not must, name
 
@@ -303,7 +303,7 @@ def test_a_compressed_floating_point_tiff_in_big_endian_order_is_refused(tmp_pat
     (tmp_path / "f.tif").write_bytes(tiff(page, order=">"))
     assert difference(tmp_path / "f.tif", np.full((40, 64), 255)) == 0
     (tmp_path / "f.tif").write_bytes(tiff(deflated(page), order=">"))
-    with pytest.raises(PhotoError, match="f.tif: damaged, or of a kind of TIFF"):
+    with pytest.raises(PhotoError, match="f.tif: damaged, or of a kind"):
         read_photo(tmp_path / "f.tif")
 
 
@@ -318,7 +318,7 @@ def test_a_compressed_floating_point_tiff_in_big_endian_order_is_refused(tmp_pat
 def test_odd_kinds_of_tiff_are_refused_by_name(tmp_path, tags):
     page, data = tiff_page(GRAY / 255, "u1", tags=tags)
     (tmp_path / "odd.tif").write_bytes(tiff((page, 3 * data)))
-    with pytest.raises(PhotoError, match="odd.tif: damaged, or of a kind of TIFF that cannot be"):
+    with pytest.raises(PhotoError, match="odd.tif: damaged, or of a kind that cannot be"):
         read_photo(tmp_path / "odd.tif")
 
 
@@ -328,7 +328,7 @@ def test_uncompressed_ycbcr_is_refused_if_its_chroma_is_subsampled(tmp_path):
     for tags in ({}, {530: [2, 2]}, {530: [2, 1]}):
         page = tiff_page(ycbcr, "u1", photometric=6, tags=tags)
         (tmp_path / "y.tif").write_bytes(tiff(page))
-        with pytest.raises(PhotoError, match="y.tif: damaged, or of a kind of TIFF"):
+        with pytest.raises(PhotoError, match="y.tif: damaged, or of a kind"):
             read_photo(tmp_path / "y.tif")
     page = tiff_page(ycbcr, "u1", photometric=6, tags={530: [1, 1]})
     for file in (tiff(page), tiff(deflated(page))):
@@ -350,7 +350,7 @@ def test_a_tiff_that_holds_a_larger_picture_than_its_page_is_refused(tmp_path):
     """It is a raw file, and the page its thumbnail."""
     path = tmp_path / "raw.tif"
     with_sub_picture(GRAY[::4, ::4], GRAY, path)
-    with pytest.raises(PhotoError, match="raw.tif: damaged, or of a kind of TIFF"):
+    with pytest.raises(PhotoError, match="raw.tif: damaged, or of a kind"):
         read_photo(path)
     with_sub_picture(GRAY, GRAY[::4, ::4], path)
     assert difference(path, GRAY) == 0, "which has a thumbnail"
@@ -796,7 +796,7 @@ def jpeg_bytes():
     return buffer.getvalue()
 
 
-NO_PICTURE = "damaged, or of a format that cannot be read"
+NO_PICTURE = "damaged, or of a kind that cannot be read"
 
 
 @pytest.mark.parametrize(
@@ -810,7 +810,7 @@ NO_PICTURE = "damaged, or of a format that cannot be read"
         ("script.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", NO_PICTURE),
         ("cut.jpg", jpeg_bytes()[:2000], "truncated"),
         ("bomb.png", png_bomb(), "exceeds limit of 178956970 pixels"),
-        ("text.tif", b"just some text", "damaged, or of a kind of TIFF that cannot be read"),
+        ("text.tif", b"just some text", "damaged, or of a kind that cannot be read"),
     ],
 )
 def test_what_is_not_a_picture_is_one_clear_line(tmp_path, name, content, words):
