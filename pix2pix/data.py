@@ -5,7 +5,6 @@ no workers, and memory does not grow with the set.
 """
 import hashlib
 import json
-import os
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,6 @@ CACHE = Path("data/cache")
 CACHE_VERSION = 2           # to be raised when the code would make other pixels of a photo
 MIN_COLORFULNESS = 10       # as in ColorGAN: a photo below it teaches nothing
 MEASURED_AT = 256           # pixels; at every --size, the same photos are left out
-DUPLICATE = "a duplicate of"
 NAMED_SETS = ", ".join([*sets.SETS, "demo"])
 
 
@@ -200,76 +198,60 @@ def _version(path):
         stat = path.stat()
     except OSError:                     # a broken link, which read_photo will refuse
         return None
-    # ctime, the time of the last change of any kind, cannot be set. Windows keeps the time of
-    # creation there, but gives a replaced file another number.
-    mark = stat.st_ino if os.name == "nt" else stat.st_ctime_ns
-    return stat.st_size, stat.st_mtime_ns, mark
+    # No program can set ctime. On Windows, where it is the time of creation, st_ino changes.
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 def _make_cache(pixels, index, source, names, read, size, limit):
     """Write the pixels of the first `limit` usable photos, then the index, which commits them."""
-    choice = _Choice()
-    usable = choice.usable(names, read, size, limit)
+    kept = {}                           # digest of the pixels -> name
+    skipped = []                        # (name, reason)
+    usable = _usable(names, read, size, limit, kept, skipped)
     with whole_file(pixels) as file:
         for data in progress(usable, limit, "photo"):
             file.write(data)
-        if not choice.kept:
-            reasons = count_reasons(choice.skipped)
-            raise UserError(f"{source}: none of {len(names)} photos can be used ({reasons})")
-    fingerprint = hashlib.sha256(b"".join(choice.kept)).hexdigest()
-    names = list(choice.kept.values())
-    write(index, json.dumps([names, choice.skipped, fingerprint]).encode())
+        if not kept:
+            raise UserError(
+                f"{source}: none of {len(names)} photos can be used ({count_reasons(skipped)})"
+            )
+    fingerprint = hashlib.sha256(b"".join(kept)).hexdigest()
+    write(index, json.dumps([list(kept.values()), skipped, fingerprint]).encode())
 
 
-class _Choice:
-    """Which photos are used, and why the others are not."""
+def _usable(names, read, size, limit, kept, skipped):
+    """Yield the pixels of the first `limit` usable photos, as bytes, and fill `kept` and `skipped`.
 
-    def __init__(self):
-        self.kept = {}              # digest of the pixels -> name
-        self.skipped = []           # (name, reason)
-
-    def usable(self, names, read, size, limit):
-        """Yield the pixels of the first `limit` usable photos, as bytes.
-
-        Reads in parallel, a few at a time, and never more than needed.
-        """
-        waiting = iter(names)
-        with ThreadPoolExecutor() as pool:
-            while part := list(islice(waiting, min(64, limit - len(self.kept)))):
-                results = pool.map(lambda name: _pixels(name, read, size), part)
-                for name, (data, reason) in zip(part, results):
-                    digest = hashlib.sha256(data or b"").digest()
-                    if digest in self.kept:
-                        reason = f"{DUPLICATE} {self.kept[digest]}"
-                    if reason:
-                        self.skipped.append((name, reason))
-                    else:
-                        self.kept[digest] = name
-                        yield data
+    Reads in parallel, a few at a time, and never more than needed.
+    """
+    waiting = iter(names)
+    with ThreadPoolExecutor() as pool:
+        while part := list(islice(waiting, min(64, limit - len(kept)))):
+            results = pool.map(lambda name: _pixels(name, read, size), part)
+            for name, (data, reason) in zip(part, results):
+                digest = hashlib.sha256(data).digest()
+                if digest in kept:
+                    reason = f"a duplicate of {kept[digest]}"
+                if reason:
+                    skipped.append((name, reason))
+                else:
+                    kept[digest] = name
+                    yield data
 
 
 def count_reasons(skipped):
-    """How many photos were skipped for which reason, in words: "gray, or nearly gray: 5; ..."."""
-    counts = Counter()
-    for _, reason in skipped:
-        if reason.startswith(DUPLICATE):
-            counts["duplicates"] += 1
-        else:
-            # A PhotoError starts with the path of its photo.
-            counts[reason.partition(": ")[2] or reason] += 1
-    common = counts.most_common(4)
-    if others := len(skipped) - sum(count for _, count in common):
-        common.append(("other reasons", others))
-    return "; ".join(f"{reason}: {count}" for reason, count in common)
+    """How many photos were skipped for the most common reasons: "gray, or nearly gray: 5; ..."."""
+    # A PhotoError starts with the path of its photo.
+    counts = Counter(reason.partition(": ")[2] or reason for _, reason in skipped)
+    return "; ".join(f"{reason}: {count}" for reason, count in counts.most_common(4))
 
 
 def _pixels(name, read, size):
-    """The photo's bytes, 3 x size x size, and None; or None and the reason to skip it."""
+    """The photo's bytes, 3 x size x size, and ""; or b"" and the reason to skip it."""
     try:
         picture = read(name)
     except PhotoError as error:
-        return None, str(error)
+        return b"", str(error)
     shrunk = {side: photo.shrink(picture, (side, side)) for side in {MEASURED_AT, size}}
     if color.colorfulness(shrunk[MEASURED_AT][None]) < MIN_COLORFULNESS:
-        return None, "gray, or nearly gray"
-    return shrunk[size].contiguous().numpy().tobytes(), None
+        return b"", "gray, or nearly gray"
+    return shrunk[size].contiguous().numpy().tobytes(), ""

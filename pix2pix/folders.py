@@ -71,10 +71,8 @@ def find_photos(folder, leave_out=None):
 
 def _lacks_extension(path):
     """Whether a file is a photo by its first bytes, and has nothing like an extension."""
-    if EXTENSION.fullmatch(path.suffix):
-        return False
     try:
-        if not path.is_file():                      # a pipe would block forever
+        if EXTENSION.fullmatch(path.suffix) or not path.is_file():      # a pipe would block
             return False
         with open(path, "rb") as file:
             return file.read(4).startswith(SIGNATURES)

@@ -1,7 +1,5 @@
 """One photo file in, one photo file out: every format, orientation and color profile."""
 import io
-import re
-from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -9,33 +7,31 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageErro
 from torchvision.transforms.functional import pil_to_tensor
 
 from pix2pix.files import whole_file
-from pix2pix.metadata import save_options, turn_upright
+from pix2pix.metadata import directory, save_options, turn_upright
 from pix2pix.terminal import UserError, warn
 
 # Pillow may open only these formats. Others are unsafe: its PostScript reader runs a program.
 READABLE = "JPEG PNG WEBP TIFF BMP GIF PPM JPEG2000 AVIF".split()
-JPEG = {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"}
-TIFF = {"format": "TIFF"}
 WRITABLE = {
-    ".jpg": JPEG,
-    ".jpeg": JPEG,
-    ".png": {"format": "PNG"},
-    ".webp": {"format": "WEBP", "lossless": True},
-    ".tif": TIFF,
-    ".tiff": TIFF,
-    ".bmp": {"format": "BMP"},
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
 }
+QUALITY = {"JPEG": {"quality": 95, "subsampling": "4:4:4"}, "WEBP": {"lossless": True}}
 MAX_JPEG_SIDE = 65500                               # pixels, by libjpeg
-PNG_START = b"\x89PNG"
-PNG_CHUNKS = [b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"IDAT", b"IEND"]
-MAX_PNG_TEXT = 2**26                                # bytes: Pillow's own limit would cost photos
 JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
-# Pixels for each of the eight segments that may be next. libjpeg itself makes up zeros.
-SEGMENTS = [b"\xaa" * 64 + bytes([0xFF, 0xD0 + number]) for number in range(8)]
-JPEG_FILLERS = [b"", b"".join(SEGMENTS), b"".join(SEGMENTS[4:])]
-BORDER_NOISE = 6                                    # root mean square, in levels of 255
-MAX_SPECK = 40                                      # levels: specks on 2 % of a line are no content
+PNG_START = b"\x89P"
+PNG_CHUNKS = [b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"IDAT", b"IEND"]
+SCALED_BY_PILLOW = ["L;2", "L;4", "I;16B", "RGB;16B"]           # PNG: but not their transparency
+MAX_PNG_TEXT = 2**26                                # bytes: Pillow's own limit would cost photos
+BORDER_NOISE = 14                                   # levels of 255
+MAX_SPECKS = 0.02                                   # of a line: dust on a border is no content
+INWARD = np.array([1, 1, -1, -1])                   # from left, top, right and bottom
 
 TAG = ExifTags.Base
 
@@ -60,11 +56,13 @@ def read_photo(path):
     with file:
         try:
             return _read(file, path)
-        except PhotoError:
-            photo = _read_mended(file, path)
-            if photo is None:
-                raise
-            return photo
+        except PhotoError as error:
+            try:
+                photo = _read(_mended(file), path)
+            except Exception:
+                raise error
+    warn(path, "damaged, but its pixels are whole; some of its metadata may be missing")
+    return photo
 
 
 def check_photo(content):
@@ -80,13 +78,13 @@ def write_photo(image, path, like=None):
     lossless. Warns of metadata that the format does not hold. The file appears whole or not at
     all. Raises PhotoError.
     """
-    options = WRITABLE[path.suffix.lower()]
-    if options["format"] == "JPEG" and max(image.size) > MAX_JPEG_SIDE:
+    format = WRITABLE[path.suffix.lower()]
+    if format == "JPEG" and max(image.size) > MAX_JPEG_SIDE:
         raise PhotoError(f"{path}: a JPEG has at most {MAX_JPEG_SIDE} pixels a side")
     try:
-        metadata = save_options(like.info if like else {}, options["format"], path)
+        options = save_options(like.info if like else {}, format, path) | QUALITY.get(format, {})
         with whole_file(path) as file:
-            image.save(file, icc_profile=_srgb_profile(), **metadata, **options)
+            image.save(file, format, icc_profile=_srgb_profile(), **options)
     except Exception as error:          # a full disk, a side too long for the format
         raise PhotoError(f"{path}: cannot be written: {error}") from error
 
@@ -107,98 +105,75 @@ def content_box(photo):
     gray = np.asarray(photo.convert("L").reduce(factor), np.float32)
     height, width = gray.shape
     step = max(1, max(height, width) // 100)
-    box = (0, 0, width, height)
+    box = np.array([0, 0, width, height])
     edge = 0
     while edge <= 3 * step:         # between two borders, pixels are blurred, and perhaps askew
-        inner = _trim(gray, box, edge)
-        if inner is None:
-            edge += step
-        else:
-            box = inner
+        inner = box + edge * INWARD
+        margins = _margins(gray, inner)
+        if margins.any():
+            box = inner + margins * INWARD
             edge = 0
-    left, top, right, bottom = (factor * side for side in box)
-    return [left, top, min(right, photo.width), min(bottom, photo.height)]
+        else:
+            edge += step
+    return np.minimum(factor * box, [*photo.size, *photo.size]).tolist()
 
 
-def _trim(gray, box, edge):
-    """What a border encloses that starts `edge` pixels inside of the box; None without one."""
+def _margins(gray, box):
+    """How wide the borders in a box are: left, top, right, bottom."""
     left, top, right, bottom = box
-    left += edge
-    top += edge
-    right -= edge
-    bottom -= edge
-    if left >= right or top >= bottom:
-        return None
     above, below = _border(gray[top:bottom, left:right])
-    top += above
-    bottom -= below
-    before, after = _border(gray[top:bottom, left:right].T)
-    if above == before == 0:
-        return None
-    return left + before, top, right - after, bottom
+    before, after = _border(gray[top + above : bottom - below, left:right].T)
+    return np.array([before, above, after, below])
 
 
 def _border(lines):
     """How many of the lines, (N, pixels), are a border at the start and at the end."""
-    shade = np.median(lines[[0, -1]], axis=1).mean()
-    difference = np.minimum(np.abs(lines - shade), MAX_SPECK)
-    busy = np.flatnonzero(np.square(difference).mean(axis=1) > BORDER_NOISE**2).tolist()
-    if not busy:                                    # all is blank
+    if not lines.size:
         return 0, 0
-    start = busy[0]
-    end = len(lines) - 1 - busy[-1]
+    shade = np.median(lines[[0, -1]], axis=1).mean()
+    is_content = (np.abs(lines - shade) > BORDER_NOISE).mean(axis=1) > MAX_SPECKS
+    start = is_content.argmax()                     # 0 if all is blank
+    end = is_content[::-1].argmax()
     return (start, end) if start and end else (0, 0)
 
 
-def _read_mended(file, name):
-    """The photo in a JPEG that lacks only its end, or in a PNG with damaged text, with a warning.
-
-    None if more is wrong.
-    """
+def _mended(file):
+    """A JPEG with its end, or a PNG without its metadata. Raises an error if that is no help."""
     file.seek(0)
-    start = file.read(4)
-    file.seek(0)
-    try:
-        if start.startswith(JPEG_START):
-            content = _complete_jpeg(file.read())
-            warning = "its last bytes are missing"
-        elif start == PNG_START:
-            content = _bare_png(file.read())
-            warning = "its metadata is damaged, and left out"
-        else:
-            return None
-        photo = _read(io.BytesIO(content), name)
-    except Exception:
-        return None
-    warn(name, warning)
-    return photo
+    start = file.read(2)
+    if start == JPEG_START:
+        return _complete_jpeg(start + file.read())
+    if start == PNG_START:
+        return _bare_png(start + file.read())
+    raise ValueError
 
 
 def _complete_jpeg(content):
-    """The file with its end. Raises ValueError if pixels are missing, too."""
     content = content.rstrip(b"\xff")               # perhaps half of a marker
-    # Pixels that are missing come from whatever follows instead.
-    versions = {_jpeg_pixels(content + filler + JPEG_END) for filler in JPEG_FILLERS}
-    if len(versions) > 1:
-        raise ValueError("pixels are missing")
-    return content + JPEG_END
+    whole = _jpeg_pixels(content + JPEG_END)
+    # Missing pixels would come from what follows: the rest of a segment, and the next by number.
+    for number in range(8):
+        filler = b"\xaa" * 64 + bytes([0xFF, 0xD0 + number]) + b"\xaa" * 64
+        if _jpeg_pixels(content + filler + JPEG_END) != whole:
+            raise ValueError("pixels are missing")
+    return io.BytesIO(content + JPEG_END)
+
+
+def _jpeg_pixels(content):
+    return Image.open(io.BytesIO(content), formats=["JPEG"]).tobytes()
 
 
 def _bare_png(content):
-    """The file without the chunks that do not matter for its pixels and their color."""
-    kept = [content[:8]]
+    """Without the chunks that do not matter for its pixels and their color."""
+    kept = bytearray(content[:8])
     place = 8
     while place < len(content):
         length = int.from_bytes(content[place : place + 4], "big")
         end = place + 12 + length
         if content[place + 4 : place + 8] in PNG_CHUNKS:
-            kept.append(content[place:end])
+            kept += content[place:end]
         place = end
-    return b"".join(kept)
-
-
-def _jpeg_pixels(content):
-    return Image.open(io.BytesIO(content), formats=["JPEG"]).tobytes()
+    return io.BytesIO(kept)
 
 
 def _read(file, name):
@@ -216,8 +191,7 @@ def _read(file, name):
             photo.info = info
             return photo
     except UnidentifiedImageError:
-        kind = "kind of TIFF" if ".tif" in str(name).lower() else "format"
-        raise PhotoError(f"{name}: damaged, or of a {kind} that cannot be read")
+        raise PhotoError(f"{name}: damaged, or of a kind that cannot be read")
     except Exception as error:          # damaged files raise nearly anything in Pillow
         reason = str(error).strip() or type(error).__name__
         raise PhotoError(f"{name}: {reason}")
@@ -233,8 +207,8 @@ def _go_to_first_page(image, name):
             del image.info["xmp"]                   # or loading the image would fail
     else:
         pages = range(getattr(image, "n_frames", 1))
-        if image.format == "PNG" and "transparency" in image.info:
-            _scale_transparent_color(image)
+        if "transparency" in image.info and image.tile[0].args in SCALED_BY_PILLOW:
+            raise ValueError("a transparent color is read only with 8 bits")
     # The other pictures in a phone's MPO are previews and depth maps, which nobody misses.
     if len(pages) > 1 and image.format != "MPO":
         warn(name, f"only the first of its {len(pages)} pages or frames is used")
@@ -242,12 +216,12 @@ def _go_to_first_page(image, name):
 
 def _full_pages(image):
     """The indices of a TIFF's pages, without thumbnails and masks."""
-    tags = copy(image.tag_v2)
     kinds = {}                                      # by offset: Pillow reads no unknown kinds
-    while tags.offset not in kinds:
-        kinds[tags.offset] = tags.get(TAG.NewSubfileType, 0)
-        image.fp.seek(tags.next or tags.offset)
-        tags.load(image.fp)
+    offset = image.tag_v2.offset
+    while offset and offset not in kinds:
+        tags = directory(image, image.fp, offset)
+        kinds[offset] = tags.get(TAG.NewSubfileType, 0)
+        offset = tags.next
     return [page for page, kind in enumerate(kinds.values()) if not kind & 0b101] or [0]
 
 
@@ -270,24 +244,11 @@ def _check_tiff(image):
 
 def _holds_a_larger_picture(image):
     """Whether a TIFF's page is a thumbnail of a picture that Pillow passes over."""
-    tags = copy(image.tag_v2)
     for offset in image.tag_v2.get(TAG.SubIFDs, ()):
-        image.fp.seek(offset)
-        tags.load(image.fp)
-        width = tags.get(TAG.ImageWidth, 0)
-        height = tags.get(TAG.ImageLength, 0)
-        if width * height > image.width * image.height:
+        tags = directory(image, image.fp, offset)
+        if tags.get(TAG.ImageWidth, 0) * tags.get(TAG.ImageLength, 0) > image.width * image.height:
             return True
     return False
-
-
-def _scale_transparent_color(image):
-    """Scale a PNG's transparent gray level to 8 bits, as Pillow does with the pixels only."""
-    raw_mode = image.tile[0].args
-    if raw_mode == "RGB;16B":
-        raise ValueError("16-bit RGB with a transparent color cannot be read")
-    if raw_mode in ("L;2", "L;4"):
-        image.info["transparency"] *= 85 if raw_mode == "L;2" else 17
 
 
 def _srgb(image, name):
@@ -308,11 +269,7 @@ def _alpha(image, name):
     """How opaque each pixel is, mode "L", or None if the picture is to be taken as opaque."""
     if not image.has_transparency_data:
         return None
-    if image.mode.startswith("I"):                  # has a transparent gray level of 16 bits
-        is_opaque = np.asarray(image) != image.info["transparency"]
-        alpha = Image.fromarray(np.uint8(255 * is_opaque))
-    else:
-        alpha = image.convert("RGBA").getchannel("A")
+    alpha = image.convert("RGBA").getchannel("A")
     least, most = alpha.getextrema()
     if least == 255:
         return None

@@ -11,7 +11,7 @@ from pix2pix.photo import PhotoError, check_photo, read_photo
 from pix2pix.terminal import UserError
 
 TIMEOUT = 10                # seconds to wait for the next byte
-PAUSES = (1, 4)             # seconds before each retry
+PAUSES = (0, 1, 4)          # seconds before each try
 
 
 @dataclass
@@ -85,21 +85,19 @@ def download(photo_set, folder):
 
 
 def _fetch(url, use, tail=0):
-    """use(content) of a URL, or of its last `tail` bytes. Retries if either fails."""
-    failures = 0
-    while True:
+    """use(content) of a URL, or of its last `tail` bytes. Tries again if either fails."""
+    for pause in PAUSES:
+        time.sleep(pause)
         try:
             return use(_get(url, tail))
         except Exception as error:      # from the network, the server or the content
             if getattr(error, "code", None) in (404, 410):
                 raise PhotoError(f"{url}: {error}")
-            if failures == len(PAUSES):
-                raise UserError(
-                    f"{url}: {error}; try again (what has arrived is kept), or download the "
-                    "photos by hand and pass their folder to --data"
-                )
-        time.sleep(PAUSES[failures])
-        failures += 1
+            reason = error
+    raise UserError(
+        f"{url}: {reason}; try again (what has arrived is kept), or download the photos by hand "
+        "and pass their folder to --data"
+    )
 
 
 def _get(url, tail):

@@ -154,15 +154,12 @@ def test_a_photo_replaced_by_one_of_equal_name_size_and_date_is_read_anew(work):
     assert len(set(identities)) == 2
 
 
-def test_on_windows_a_replaced_photo_is_told_by_its_number(work, monkeypatch):
+def test_on_windows_a_replaced_photo_is_told_by_its_number():
     """What is ctime elsewhere is the time of creation there, which can be kept, too."""
-    times = SimpleNamespace(st_size=1, st_mtime_ns=2, st_ctime_ns=3)
-    monkeypatch.setattr(data, "os", SimpleNamespace(name="nt"))
     versions = []
     for number in (4, 5):
-        stat = SimpleNamespace(**vars(times), st_ino=number)
-        file = SimpleNamespace(stat=lambda: stat)
-        versions.append(data._version(file))
+        stat = SimpleNamespace(st_size=1, st_mtime_ns=2, st_ctime_ns=3, st_ino=number)
+        versions.append(data._version(SimpleNamespace(stat=lambda: stat)))
     assert versions[0] != versions[1]
 
 
@@ -252,10 +249,10 @@ def test_at_most_64_photos_are_read_ahead(monkeypatch):
 
     def pixels(name, *_):
         read.append(name)
-        return bytes([name]), None
+        return bytes([name]), ""
 
     monkeypatch.setattr(data, "_pixels", pixels)
-    usable = data._Choice().usable(list(range(200)), None, 32, 200)
+    usable = data._usable(list(range(200)), None, 32, 200, {}, [])
     assert next(usable) == bytes([0]) and len(read) <= 64
     assert list(usable) == [bytes([name]) for name in range(1, 200)] and len(read) == 200
 
@@ -279,7 +276,7 @@ def test_missing_and_empty_folders_are_clear_errors(work):
     for source, words in (
         ("nowhere", "no such folder"),
         ("empty", "empty: no photos found"),
-        ("broken", "none of 1 photos can be used.*a format that cannot be read"),
+        ("broken", "none of 1 photos can be used.*a kind that cannot be read"),
     ):
         with pytest.raises(UserError, match=words):
             load_photos(source, 32)
@@ -294,20 +291,15 @@ def test_a_set_without_a_usable_photo_says_how_many_were_left_out_and_why(work):
     with pytest.raises(UserError) as caught:
         load_photos("photos", 32)
     assert str(caught.value) == (
-        "photos: none of 5 photos can be used (gray, or nearly gray: 3; damaged, or of a format "
+        "photos: none of 5 photos can be used (gray, or nearly gray: 3; damaged, or of a kind "
         "that cannot be read: 2)"
     )
-
-
-def test_duplicates_of_different_photos_count_as_one_reason():
-    skipped = [["b", "a duplicate of a"], ["d", "a duplicate of c: d"], ["e", "/e: damaged"]]
-    assert count_reasons(skipped) == "duplicates: 2; damaged: 1"
 
 
 def test_many_reasons_are_no_long_line():
     skipped = [[name, f"/{name}: is damaged in line {name}"] for name in "abcdefgh"]
     words = count_reasons([*skipped, ["i", "gray"], ["j", "gray"]])
-    assert words.startswith("gray: 2; ") and words.endswith("; other reasons: 5")
+    assert words.startswith("gray: 2; ") and words.count("; ") == 3
 
 
 def test_a_folder_of_unreadable_formats_says_so_in_one_line(work, capsys):

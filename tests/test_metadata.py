@@ -109,10 +109,10 @@ def test_iptc_goes_from_tiff_to_tiff_and_to_jpeg(tmp_path, capsys):
 @pytest.mark.parametrize(
     "extension, lost",
     [
-        (".png", "IPTC, comment"),
-        (".webp", "IPTC, comment"),
+        (".png", "iptc, comment"),
+        (".webp", "iptc, comment"),
         (".tif", "comment"),
-        (".bmp", "EXIF, IPTC, comment"),
+        (".bmp", "exif, iptc, comment"),
     ],
 )
 def test_one_line_names_what_another_format_does_not_hold(tmp_path, capsys, extension, lost):
@@ -128,7 +128,7 @@ def test_iptc_too_long_for_a_jpeg_is_left_out_with_a_warning(tmp_path, capsys):
         PHOTO.save(tmp_path / "in.tif", tiffinfo={33723: iptc})
         rewrite(tmp_path / "in.tif", tmp_path / f"{length}.jpg")
     assert Image.open(tmp_path / "65506.jpg").info["photoshop"] == {0x0404: captions[65506]}
-    warning = f"warning: {tmp_path}/65507.jpg: its IPTC is too long for a JPEG, and left out\n"
+    warning = f"warning: {tmp_path}/65507.jpg: metadata left out: iptc\n"
     assert capsys.readouterr().err == warning
 
 
@@ -153,12 +153,11 @@ def test_iptc_of_a_tiff_may_be_numbers(tmp_path, capsys, order):
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")
-@pytest.mark.parametrize("numbers", [(5,), (5, 6, 7)])
-def test_iptc_that_is_none_is_left_out_with_a_warning(tmp_path, capsys, numbers):
-    numbers = [2**31 + number for number in numbers]
-    save_numbers(tmp_path / "in.tif", numbers, "<")
+def test_iptc_that_is_none_is_left_out_with_a_warning(tmp_path, capsys):
+    save_numbers(tmp_path / "in.tif", [2**31 + 5], "<")
     rewrite(tmp_path / "in.tif", tmp_path / "out.jpg")
-    assert capsys.readouterr().err == f"warning: {tmp_path}/out.jpg: metadata left out: IPTC\n"
+    warning = f"warning: {tmp_path}/in.tif: its XMP or IPTC is damaged, and left out\n"
+    assert capsys.readouterr().err == warning
 
 
 def test_a_comment_goes_from_gif_to_jpeg(tmp_path):
@@ -205,13 +204,7 @@ def jp2_with_xmp(path):
     path.write_bytes(path.read_bytes() + box)
 
 
-def png_with_raw_xmp(path):
-    PHOTO.save(path, pnginfo=raw_profile("xmp", XMP))
-
-
-@pytest.mark.parametrize(
-    "name, save", [("a.gif", gif_with_xmp), ("a.jp2", jp2_with_xmp), ("a.png", png_with_raw_xmp)]
-)
+@pytest.mark.parametrize("name, save", [("a.gif", gif_with_xmp), ("a.jp2", jp2_with_xmp)])
 def test_xmp_that_pillow_passes_over_is_kept(tmp_path, capsys, name, save):
     save(tmp_path / name)
     with rewrite(tmp_path / name, tmp_path / "out.jpg") as image:
@@ -219,10 +212,11 @@ def test_xmp_that_pillow_passes_over_is_kept(tmp_path, capsys, name, save):
     assert capsys.readouterr().err == ""
 
 
-def test_a_raw_profile_that_cannot_be_read_is_named(tmp_path, capsys):
-    PHOTO.save(tmp_path / "in.png", pnginfo=raw_profile("iptc", resource(0x0404, IPTC)))
+@pytest.mark.parametrize("kind, content", [("iptc", resource(0x0404, IPTC)), ("xmp", XMP)])
+def test_a_raw_profile_is_left_out_with_a_warning(tmp_path, capsys, kind, content):
+    PHOTO.save(tmp_path / "in.png", pnginfo=raw_profile(kind, content))
     rewrite(tmp_path / "in.png", tmp_path / "out.png")
-    warning = f"warning: {tmp_path}/out.png: metadata left out: raw profile iptc\n"
+    warning = f"warning: {tmp_path}/out.png: metadata left out: Raw profile type {kind}\n"
     assert capsys.readouterr().err == warning
 
 

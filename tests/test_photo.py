@@ -276,7 +276,7 @@ def test_each_kind_of_tiff_is_read_rightly_or_refused(tmp_path, dtype, bits, is_
             error = difference(tmp_path / "kind.tif", truth.round())
             assert error <= 2 or name == "Lab" and (dtype, bits) == ("u1", 8), name
         except PhotoError as error:
-            assert "kind.tif: damaged, or of a kind of TIFF that cannot be read" in str(error)
+            assert "kind.tif: damaged, or of a kind that cannot be read" in str(error)
             must = (dtype, bits) in SURELY_READ and name == "black is zero"
             assert not must, name
 
@@ -303,7 +303,7 @@ def test_a_compressed_floating_point_tiff_in_big_endian_order_is_refused(tmp_pat
     (tmp_path / "f.tif").write_bytes(tiff(page, order=">"))
     assert difference(tmp_path / "f.tif", np.full((40, 64), 255)) == 0
     (tmp_path / "f.tif").write_bytes(tiff(deflated(page), order=">"))
-    with pytest.raises(PhotoError, match="f.tif: damaged, or of a kind of TIFF"):
+    with pytest.raises(PhotoError, match="f.tif: damaged, or of a kind"):
         read_photo(tmp_path / "f.tif")
 
 
@@ -318,7 +318,7 @@ def test_a_compressed_floating_point_tiff_in_big_endian_order_is_refused(tmp_pat
 def test_odd_kinds_of_tiff_are_refused_by_name(tmp_path, tags):
     page, data = tiff_page(GRAY / 255, "u1", tags=tags)
     (tmp_path / "odd.tif").write_bytes(tiff((page, 3 * data)))
-    with pytest.raises(PhotoError, match="odd.tif: damaged, or of a kind of TIFF that cannot be"):
+    with pytest.raises(PhotoError, match="odd.tif: damaged, or of a kind that cannot be"):
         read_photo(tmp_path / "odd.tif")
 
 
@@ -328,7 +328,7 @@ def test_uncompressed_ycbcr_is_refused_if_its_chroma_is_subsampled(tmp_path):
     for tags in ({}, {530: [2, 2]}, {530: [2, 1]}):
         page = tiff_page(ycbcr, "u1", photometric=6, tags=tags)
         (tmp_path / "y.tif").write_bytes(tiff(page))
-        with pytest.raises(PhotoError, match="y.tif: damaged, or of a kind of TIFF"):
+        with pytest.raises(PhotoError, match="y.tif: damaged, or of a kind"):
             read_photo(tmp_path / "y.tif")
     page = tiff_page(ycbcr, "u1", photometric=6, tags={530: [1, 1]})
     for file in (tiff(page), tiff(deflated(page))):
@@ -350,7 +350,7 @@ def test_a_tiff_that_holds_a_larger_picture_than_its_page_is_refused(tmp_path):
     """It is a raw file, and the page its thumbnail."""
     path = tmp_path / "raw.tif"
     with_sub_picture(GRAY[::4, ::4], GRAY, path)
-    with pytest.raises(PhotoError, match="raw.tif: damaged, or of a kind of TIFF"):
+    with pytest.raises(PhotoError, match="raw.tif: damaged, or of a kind"):
         read_photo(path)
     with_sub_picture(GRAY, GRAY[::4, ::4], path)
     assert difference(path, GRAY) == 0, "which has a thumbnail"
@@ -426,7 +426,7 @@ def test_a_phones_second_picture_is_passed_over_in_silence(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize("bits, channels", [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 3)])
+@pytest.mark.parametrize("bits, channels", [(1, 1), (8, 1), (8, 3)])
 def test_the_transparent_color_of_a_png_becomes_white(tmp_path, bits, channels, interlaced):
     pixels = noise(61, 47, channels, top=2**16, dtype=np.uint16) >> 16 - bits
     key = pixels[20, 30]
@@ -438,11 +438,13 @@ def test_the_transparent_color_of_a_png_becomes_white(tmp_path, bits, channels, 
     assert difference(tmp_path / "key.png", expected) <= 1
 
 
-def test_the_transparent_color_of_a_png_of_16_bit_rgb_is_refused(tmp_path):
-    """Pillow reads 8 of their bits, so that other colors would become transparent, too."""
-    content = with_chunk(png(RGB, 16, False), b"tRNS", bytes(6))
+@pytest.mark.parametrize("bits, channels", [(2, 1), (4, 1), (16, 1), (16, 3)])
+def test_a_transparent_color_with_other_than_8_bits_is_refused(tmp_path, bits, channels):
+    """Pillow scales their pixels to 8 bits, and not the color."""
+    pixels = noise(61, 47, channels) >> max(0, 8 - bits)
+    content = with_chunk(png(pixels, bits, False), b"tRNS", bytes(2 * channels))
     (tmp_path / "key.png").write_bytes(content)
-    with pytest.raises(PhotoError, match="key.png: .*16-bit RGB with a transparent color"):
+    with pytest.raises(PhotoError, match="key.png: a transparent color is read only with 8 bits"):
         read_photo(tmp_path / "key.png")
 
 
@@ -794,7 +796,7 @@ def jpeg_bytes():
     return buffer.getvalue()
 
 
-NO_PICTURE = "damaged, or of a format that cannot be read"
+NO_PICTURE = "damaged, or of a kind that cannot be read"
 
 
 @pytest.mark.parametrize(
@@ -808,7 +810,7 @@ NO_PICTURE = "damaged, or of a format that cannot be read"
         ("script.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", NO_PICTURE),
         ("cut.jpg", jpeg_bytes()[:2000], "truncated"),
         ("bomb.png", png_bomb(), "exceeds limit of 178956970 pixels"),
-        ("text.tif", b"just some text", "damaged, or of a kind of TIFF that cannot be read"),
+        ("text.tif", b"just some text", "damaged, or of a kind that cannot be read"),
     ],
 )
 def test_what_is_not_a_picture_is_one_clear_line(tmp_path, name, content, words):
@@ -833,6 +835,7 @@ def test_the_content_of_a_whole_photo_passes_and_no_other():
             check_photo(content)
 
 
+MENDED = "damaged, but its pixels are whole; some of its metadata may be missing"
 ENDS = [
     {},
     {"progressive": True},
@@ -851,7 +854,7 @@ def test_a_jpeg_that_lacks_only_its_end_marker_is_read_with_a_warning(
     whole = read_photo(path)
     path.write_bytes(path.read_bytes()[:-missing])
     assert (levels(read_photo(path)) == levels(whole)).all()
-    assert capsys.readouterr().err == f"warning: {path}: its last bytes are missing\n"
+    assert capsys.readouterr().err == f"warning: {path}: {MENDED}\n"
 
 
 @pytest.mark.parametrize("options", ENDS)
@@ -1007,7 +1010,7 @@ def test_a_megabyte_of_compressed_text_does_not_cost_a_png(tmp_path, capsys):
     Image.fromarray(RGB).save(tmp_path / "in.png", pnginfo=text)
     assert difference(tmp_path / "in.png", RGB) == 0
     info = read_photo(tmp_path / "in.png").info
-    assert info["xmp"] == LONG.encode() and info["text"] == {"Description": LONG}
+    assert info["xmp"] == LONG.encode() and info["titles"] == {"Description": LONG}
     assert capsys.readouterr().err == ""
 
 
@@ -1029,7 +1032,7 @@ def test_a_chunk_with_a_wrong_checksum_does_not_cost_a_png(tmp_path, capsys, nam
     chunk = struct.pack(">L4s8sL", 8, name, b"a\0\0\0\0\0\0b", 0)
     path.write_bytes(content[:place] + chunk + content[place:])
     assert difference(path, np.full((4, 5), 188)) <= 1, "its color profile is used"
-    warning = f"warning: {path}: its metadata is damaged, and left out\n"
+    warning = f"warning: {path}: {MENDED}\n"
     assert is_last or capsys.readouterr().err == warning
 
 
@@ -1061,7 +1064,7 @@ def test_only_a_jpeg_loses_xmp_that_is_too_long_for_it_with_a_warning(
         write_photo(photo, tmp_path / name, like=photo)
         kept = "xmp" in Image.open(tmp_path / name).info
         assert kept == (fits or name != "out.jpg"), name
-    warning = f"warning: {tmp_path}/out.jpg: its XMP is too long for a JPEG, and left out"
+    warning = f"warning: {tmp_path}/out.jpg: metadata left out: xmp"
     assert capsys.readouterr().err.splitlines() == ([] if fits else [warning])
 
 
@@ -1130,7 +1133,7 @@ def test_only_a_jpeg_loses_exif_that_is_too_long_for_it_with_a_warning(
         found = Image.open(tmp_path / name).getexif().get(0x010E)
         assert found == (exif[0x010E] if fits or name != "out.jpg" else None), name
     assert Image.open(tmp_path / "out.jpg").info["dpi"] == (300, 300)
-    warning = f"warning: {tmp_path}/out.jpg: its EXIF is too long for a JPEG, and left out"
+    warning = f"warning: {tmp_path}/out.jpg: metadata left out: exif"
     assert capsys.readouterr().err.splitlines() == ([] if fits else [warning])
 
 
@@ -1138,7 +1141,7 @@ def test_only_a_jpeg_loses_exif_that_is_too_long_for_it_with_a_warning(
 def test_damaged_exif_costs_a_warning_and_not_the_photo(tmp_path, capsys, extension):
     path = tmp_path / f"in{extension}"
     Image.fromarray(RGB).save(path, exif=b"Exif\x00\x00no camera wrote this", lossless=True)
-    assert difference(path, RGB) == 0 and read_photo(path).info["exif"] == b""
+    assert difference(path, RGB) == 0 and "exif" not in read_photo(path).info
     assert set(capsys.readouterr().err.splitlines()) == {
         f"warning: {path}: its EXIF is damaged, and left out"
     }
