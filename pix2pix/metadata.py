@@ -8,13 +8,13 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from pix2pix.terminal import warn
 
-# What each format holds, and up to how many bytes. Nobody misses the resolution of a WebP.
+# What each format holds, and up to how many bytes.
 HELD = {
-    "JPEG": {"exif": 65533, "xmp": 65502, "iptc": 65506, "comment": 65533, "dpi": inf},
-    "PNG": {"exif": inf, "xmp": inf, "titles": inf, "dpi": inf},
-    "WEBP": {"exif": inf, "xmp": inf, "dpi": inf},
-    "TIFF": {"exif": inf, "xmp": inf, "iptc": inf, "dpi": inf},
-    "BMP": {"dpi": inf},
+    "JPEG": {"exif": 65533, "xmp": 65502, "iptc": 65506, "comment": 65533},
+    "PNG": {"exif": inf, "xmp": inf, "titles": inf},
+    "WEBP": {"exif": inf, "xmp": inf},
+    "TIFF": {"exif": inf, "xmp": inf, "iptc": inf},
+    "BMP": {},
 }
 
 TAG = ExifTags.Base
@@ -95,7 +95,8 @@ def save_options(info, format, path):
     options = {"exif": b"", "xmp": b"", "iptc": b"", "titles": {}}
     lost = []
     for kind, content in info.items():
-        if len(content) <= HELD[format].get(kind, 0):
+        # Nobody misses the resolution of a WebP, the only one without it.
+        if kind == "dpi" or len(content) <= HELD[format].get(kind, 0):
             options[kind] = content
         else:
             lost.append(kind)
