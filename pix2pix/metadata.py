@@ -26,14 +26,8 @@ DESCRIPTIVE = """
 """.split()
 TURNED = range(2, 9)        # the orientations of photos that are to be turned
 # What EXIF says about pixels that have changed; and about places in a photo that was turned.
-STALE = [
-    TAG.ColorSpace,
-    TAG.Gamma,
-    TAG.ExifInteroperabilityOffset,
-    TAG.ExifImageWidth,
-    TAG.ExifImageHeight,
-]
-PLACES = [0x9214, 0xA214]   # SubjectArea, SubjectLocation
+STALE = "ColorSpace Gamma ExifInteroperabilityOffset ExifImageWidth ExifImageHeight".split()
+PLACES = ["SubjectLocation"]            # and SubjectArea, which has the same name in Pillow
 
 IPTC = 0x0404               # among the numbered resources that Photoshop writes into a JPEG
 XMP_PACKET = re.compile(rb"<x:xmpmeta.*?</x:xmpmeta>", re.DOTALL)
@@ -86,7 +80,7 @@ def turn_upright(image, orientation, file, name):
         warn(name, "its XMP or IPTC is damaged, and left out")
     dpi = [float(value) for value in image.info.get("dpi", [1])]
     if all(1 < value < 65535 for value in dpi):         # 1 is Pillow's for none
-        info["dpi"] = dpi[::-1] if orientation in (5, 6, 7, 8) else dpi
+        info["dpi"] = dpi[::-1] if orientation in range(5, 9) else dpi
     return info
 
 
@@ -134,7 +128,7 @@ def _clean(exif, stale=()):
     parts = [exif] + [exif.get_ifd(tag) for tag in (TAG.ExifOffset, TAG.GPSInfo) if tag in exif]
     for tags in parts:
         for tag, value in list(tags.items()):
-            if tag in stale:
+            if ExifTags.TAGS.get(tag) in stale:
                 del tags[tag]
             elif isinstance(value, str):
                 tags[tag] = Text(value)
