@@ -8,13 +8,13 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from pix2pix.terminal import warn
 
-# What each format holds, and up to how many bytes. Nobody misses the resolution of a WebP.
+# What each format holds, and up to how many bytes.
 HELD = {
-    "JPEG": {"exif": 65533, "xmp": 65502, "iptc": 65506, "comment": 65533, "dpi": inf},
-    "PNG": {"exif": inf, "xmp": inf, "titles": inf, "dpi": inf},
-    "WEBP": {"exif": inf, "xmp": inf, "dpi": inf},
-    "TIFF": {"exif": inf, "xmp": inf, "iptc": inf, "dpi": inf},
-    "BMP": {"dpi": inf},
+    "JPEG": {"exif": 65533, "xmp": 65502, "iptc": 65506, "comment": 65533},
+    "PNG": {"exif": inf, "xmp": inf, "titles": inf},
+    "WEBP": {"exif": inf, "xmp": inf},
+    "TIFF": {"exif": inf, "xmp": inf, "iptc": inf},
+    "BMP": {},
 }
 
 TAG = ExifTags.Base
@@ -26,14 +26,8 @@ DESCRIPTIVE = """
 """.split()
 TURNED = range(2, 9)        # the orientations of photos that are to be turned
 # What EXIF says about pixels that have changed; and about places in a photo that was turned.
-STALE = [
-    TAG.ColorSpace,
-    TAG.Gamma,
-    TAG.ExifInteroperabilityOffset,
-    TAG.ExifImageWidth,
-    TAG.ExifImageHeight,
-]
-PLACES = [0x9214, 0xA214]   # SubjectArea, SubjectLocation
+STALE = "ColorSpace Gamma ExifInteroperabilityOffset ExifImageWidth ExifImageHeight".split()
+PLACES = ["SubjectLocation"]            # and SubjectArea, which has the same name in Pillow
 
 IPTC = 0x0404               # among the numbered resources that Photoshop writes into a JPEG
 XMP_PACKET = re.compile(rb"<x:xmpmeta.*?</x:xmpmeta>", re.DOTALL)
@@ -86,7 +80,7 @@ def turn_upright(image, orientation, file, name):
         warn(name, "its XMP or IPTC is damaged, and left out")
     dpi = [float(value) for value in image.info.get("dpi", [1])]
     if all(1 < value < 65535 for value in dpi):         # 1 is Pillow's for none
-        info["dpi"] = dpi[::-1] if orientation in (5, 6, 7, 8) else dpi
+        info["dpi"] = dpi[::-1] if orientation in range(5, 9) else dpi
     return info
 
 
@@ -95,7 +89,8 @@ def save_options(info, format, path):
     options = {"exif": b"", "xmp": b"", "iptc": b"", "titles": {}}
     lost = []
     for kind, content in info.items():
-        if len(content) <= HELD[format].get(kind, 0):
+        # Nobody misses the resolution of a WebP, the only one without it.
+        if kind == "dpi" or len(content) <= HELD[format].get(kind, 0):
             options[kind] = content
         else:
             lost.append(kind)
@@ -133,7 +128,7 @@ def _clean(exif, stale=()):
     parts = [exif] + [exif.get_ifd(tag) for tag in (TAG.ExifOffset, TAG.GPSInfo) if tag in exif]
     for tags in parts:
         for tag, value in list(tags.items()):
-            if tag in stale:
+            if ExifTags.TAGS.get(tag) in stale:
                 del tags[tag]
             elif isinstance(value, str):
                 tags[tag] = Text(value)

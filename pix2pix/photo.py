@@ -44,8 +44,9 @@ def read_photo(path):
     """The photo as upright 8-bit sRGB, mode "RGB"; .info holds its metadata (see metadata.py).
 
     16-bit values are divided by 257, and floating-point ones multiplied by 255. Transparency lies
-    on white. Of several pages or frames, the first is used. Both are warned of, and so is a JPEG
-    without its last bytes. Raises a one-line PhotoError for what cannot be read correctly.
+    on white. Of several pages or frames, the first is used. Both are warned of, and so is damage
+    that costs no pixels: of a JPEG's last bytes, or of a PNG's metadata. Raises a one-line
+    PhotoError for what cannot be read correctly.
     """
     if not Path(path).is_file():                    # a pipe would block forever
         raise PhotoError(f"{path}: no such file")
@@ -110,11 +111,10 @@ def content_box(photo):
     while edge <= 3 * step:         # between two borders, pixels are blurred, and perhaps askew
         inner = box + edge * INWARD
         margins = _margins(gray, inner)
+        edge += step
         if margins.any():
             box = inner + margins * INWARD
             edge = 0
-        else:
-            edge += step
     return np.minimum(factor * box, [*photo.size, *photo.size]).tolist()
 
 
@@ -168,8 +168,7 @@ def _bare_png(content):
     kept = bytearray(content[:8])
     place = 8
     while place < len(content):
-        length = int.from_bytes(content[place : place + 4], "big")
-        end = place + 12 + length
+        end = place + 12 + int.from_bytes(content[place : place + 4], "big")
         if content[place + 4 : place + 8] in PNG_CHUNKS:
             kept += content[place:end]
         place = end
@@ -237,18 +236,16 @@ def _check_tiff(image):
         or tags.get(TAG.SampleFormat) == (2,)           # signed
         or tags.get(TAG.PlanarConfiguration) == 2 and bits != (8, 8, 8)     # planes
         or max(tags.get(TAG.ColorMap, [256])) < 256     # a palette of 8 bits instead of 16
-        or _holds_a_larger_picture(image)               # a raw file
+        or _holds_a_wider_picture(image)                # a raw file
     ):
         raise UnidentifiedImageError
 
 
-def _holds_a_larger_picture(image):
+def _holds_a_wider_picture(image):
     """Whether a TIFF's page is a thumbnail of a picture that Pillow passes over."""
-    for offset in image.tag_v2.get(TAG.SubIFDs, ()):
-        tags = directory(image, image.fp, offset)
-        if tags.get(TAG.ImageWidth, 0) * tags.get(TAG.ImageLength, 0) > image.width * image.height:
-            return True
-    return False
+    places = image.tag_v2.get(TAG.SubIFDs, ())
+    widths = [directory(image, image.fp, place).get(TAG.ImageWidth, 0) for place in places]
+    return max(widths, default=0) > image.width
 
 
 def _srgb(image, name):
