@@ -25,7 +25,7 @@ from pix2pix.weights import load_generator
 
 BUNDLED_GENERATOR = Path(__file__).parent / "pix2pix/generator.pt"
 RADIUS = 3                  # of the guided filter, in pixels of what G sees
-EPSILON = 1e-4              # a variance of L: contrast far below it is no edge
+EPSILON = 1e-4              # a variance of L: contrast far below its root, 0.01, is no edge
 STRIP = 2**16               # pixels converted at once: few enough for the processor's cache
 MAX_PIXELS = 300_000_000    # A3 at 1200 dpi has 278 million, which take 8 GB
 IF_OUT_OF_MEMORY = "try --device cpu, or smaller photos"
@@ -192,8 +192,8 @@ def infer(argv):
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2        # Pillow refuses twice as many
     args = parse_options(argv)
     device = pick_device(args.device)
-    G = load_generator(args.checkpoint, device)
     R = load_repairer(args.checkpoint, device) if args.repair else None
+    G = R.G if R else load_generator(args.checkpoint, device)
     jobs, problems = plan(args.input, args.output)
     inputs = {file_id(source) for source, _ in jobs if source.exists()}
     for problem in problems:

@@ -1,6 +1,7 @@
 """Train the colorizer: some epochs of L1 alone, then a conditional GAN + 100 * L1.
 
-    python train.py --data demo --no-pretrained --size 96 --pretrain-epochs 3 --gan-epochs 3
+    python train.py --data demo --no-pretrained --size 96 --batch-size 4 --lr 5e-4 \
+        --pretrain-epochs 3 --gan-epochs 3
 
 The method is pix2pix (Isola et al. 2017), https://arxiv.org/abs/1611.07004, "the paper" below.
 """
@@ -11,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch.optim import Adam
 
-from pix2pix.color import encode
+from pix2pix.color import encode, no_color
 from pix2pix.data import batches, gather, load_split
 from pix2pix.device import processes, rank_0_first, set_up, unwrap_ddp, wrap_ddp
 from pix2pix.film import film_L, film_error
-from pix2pix.metrics import evaluate, mean_losses, no_color, samples
+from pix2pix.metrics import evaluate, mean_losses, samples
 from pix2pix.models import Discriminator, update_ema
 from pix2pix.options import parse_options
 from pix2pix.repair import train_repairs
@@ -23,7 +24,7 @@ from pix2pix.run import Run
 from pix2pix.terminal import run_program
 from pix2pix.weights import generator_file, initial_generator, save_weights
 
-HYPERPARAMETERS = {             # each is an option, such as --batch-size
+HYPERPARAMETERS = {             # options, such as --batch-size; see options.HELP
     "size": 256,
     "batch_size": 16,
     "pretrain_epochs": 20,
@@ -69,8 +70,8 @@ def gan_step(G, D, opt_G, opt_D, L, ab, l1_weight, autocast):
     d_loss.backward()
     opt_D.step()
 
-    # G's gradients flow through D, but D's own weights stay. The DDP wrapper of torchrun would wait
-    # for their gradients, which never come.
+    # G's gradients flow through D, but D's weights get none. The DDP wrapper of torchrun would wait
+    # for them forever.
     D = unwrap_ddp(D).requires_grad_(False)
     with autocast:
         judged = D(L, fake)
@@ -98,7 +99,7 @@ def fit(run, photos, device, autocast, G, D, ema, opt_G, opt_D):
     D = wrap_ddp(D)
     # phases[epoch]: epoch 0 is the gray baseline, which needs no training.
     phases = ["gray"] + ["pretrain"] * config.pretrain_epochs + ["gan"] * config.gan_epochs
-    for epoch in range(len(run.rows), len(phases)):
+    for epoch in range(len(run.rows), len(phases)):             # run.rows has those that are done
         phase = phases[epoch]
         label = f"{phase} {epoch}/{len(phases) - 1}"
         start = time.perf_counter()
@@ -109,11 +110,13 @@ def fit(run, photos, device, autocast, G, D, ema, opt_G, opt_D):
             if config.old_film:
                 L = film_L(rgb, rng)
             if phase == "pretrain":
-                loss = pretrain_step(G, opt_G, L, ab, config.l1_weight, autocast)
+                step_losses = pretrain_step(G, opt_G, L, ab, config.l1_weight, autocast)
             else:
-                loss = gan_step(G, D, opt_G, opt_D, L, ab, config.l1_weight, autocast)
+                step_losses = gan_step(
+                    G, D, opt_G, opt_D, L, ab, config.l1_weight, autocast
+                )
             update_ema(ema, G, step)
-            losses.append(loss)
+            losses.append(step_losses)
             pictures += len(rgb) * world
         if rank > 0:                # rank 0 alone evaluates, saves and prints
             continue
@@ -151,7 +154,7 @@ def train(config, saved):
     D = Discriminator()
     for net in (G, D):
         net.to(device, memory_format=memory_format)
-    # The weights stay, but BatchNorm still normalizes by the batch and updates its statistics.
+    # A frozen encoder keeps its weights, but its BatchNorm still updates its statistics.
     G.encoder.requires_grad_(not config.freeze_encoder)
     # G itself fluctuates in the GAN phase. Its moving average is evaluated, sampled and saved.
     ema = copy.deepcopy(G).eval().requires_grad_(False)
@@ -165,10 +168,10 @@ def train(config, saved):
         if processes()[0] == 0:     # replaces files left by a kill, and notices a full disk early
             save(run, photos, device, autocast, ema)
     fit(run, photos, device, autocast, **parts)
-    return run.finish()
+    run.finish()
 
 
-def run_options(argv):
+def run_task(argv):
     config, saved = parse_options(argv, __doc__.splitlines()[0], HYPERPARAMETERS)
     task = train_repairs if config.restore else train
     task(config, saved)
@@ -177,7 +180,7 @@ def run_options(argv):
 
 def main(argv=None):
     return run_program(
-        run_options, argv,
+        run_task, argv,
         if_interrupted="the same command with --resume continues after the last saved epoch",
         if_out_of_memory="try a smaller --batch-size, with --resume if the run has begun"
     )

@@ -5,7 +5,7 @@ models.py    the generator G (ResNet18-U-Net), the discriminator D (70x70 PatchG
 train.py     (beside this package) hyperparameters, the two steps, the loop of two phases
 data.py      photos on disk, or a set by name -> one uint8 tensor -> split -> batches
 metrics.py   PSNR, the scores of validation photos, samples
-run.py       the log of one training, and everything that is saved of it
+run.py       the log of one training run, and everything that is saved of it
 curves.py    curves.png, the figures of the log over the epochs
 infer.py     (beside this package) color one photo at full resolution, or a folder
 photo.py     one photo file in, one photo file out

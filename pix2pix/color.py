@@ -86,8 +86,12 @@ def decode(L, ab):
 
 def decode_gray(L):
     """L (B, 1, H, W) in [0, 1] -> uint8 sRGB (B, 3, H, W) without color."""
-    no_color = torch.zeros_like(L).expand(-1, 2, -1, -1)
-    return decode(L, no_color)
+    return decode(L, no_color(L))
+
+
+def no_color(L):
+    """The gray baseline: ab (B, 2, H, W) of 0 for L (B, 1, H, W)."""
+    return torch.zeros_like(L).expand(-1, 2, -1, -1)
 
 
 def colorfulness(rgb_u8):

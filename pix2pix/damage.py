@@ -5,15 +5,15 @@ import torch.nn.functional as F
 from pix2pix.film import age
 
 
-def damage(L, generator):
+def damage(L, rng):
     """L (B, 1, H, W) in [0, 1] -> L of an old print, and of the same print with holes.
 
     Both may be faded, harsh or grainy, which a repair leaves alone. The holes are white cracks,
-    flakes and worn edges, as large as in a print scanned at about 600 pixels. `generator`, a
+    flakes and worn edges, as large as in a print scanned at about 600 pixels. `rng`, a
     torch.Generator on the device of L, decides everything; on the CPU the damage is reproducible
     bit for bit.
     """
-    options = {"generator": generator, "device": L.device}
+    options = {"generator": rng, "device": L.device}
     count, _, height, width = L.shape
 
     def uniform(low=0, high=1):                     # (B, 1, 1, 1) in [low, high)
@@ -28,7 +28,7 @@ def damage(L, generator):
             total += F.interpolate(noise, L.shape[2:], mode="bicubic")
         return total
 
-    aged = age(L, generator)
+    aged = age(L, rng)
 
     # How many pixels deep in each kind of damage a pixel lies: (B, 1, H, W). Cracks follow the
     # zeros of a rough field.

@@ -23,7 +23,7 @@ from pix2pix.photo import PhotoError
 from pix2pix.terminal import UserError, progress, warn
 
 CACHE = Path("data/cache")
-CACHE_VERSION = 2           # to be raised when the code would make other pixels of a photo
+CACHE_VERSION = 2           # raise it when a change of the code alters a photo's pixels
 MIN_COLORFULNESS = 10       # as in ColorGAN: a photo below it teaches nothing
 MEASURED_AT = 256           # pixels; at every --size, the same photos are left out
 NAMED_SETS = ", ".join([*sets.SETS, "demo"])
@@ -68,7 +68,7 @@ class Photos(NamedTuple):
 
 
 def load_split(config, device):
-    """The Photos of --data, split before any training; on a GPU, if they fit there.
+    """The Photos of --data, split before any training. They move to the GPU if they fit there.
 
     The split follows from the seed, --val and the number of photos alone. Exact duplicates are
     gone, so no photo is both trained on and validated on, not even in a resumed run.

@@ -1,7 +1,7 @@
 """How close pictures are to the truth: PSNR, and all figures of validation photos."""
 import torch
 
-from pix2pix.color import AB_SCALE, colorfulness, decode, encode
+from pix2pix.color import AB_SCALE, colorfulness, decode, encode, no_color
 from pix2pix.data import gather
 
 
@@ -9,11 +9,6 @@ def psnr(rgb_u8, truth):
     """Peak signal-to-noise ratio in dB, (B,), of uint8 pictures (B, 3, H, W); at most 120."""
     square = ((rgb_u8.float() - truth.float()) / 255).square()
     return -10 * torch.log10(square.mean(dim=(1, 2, 3)).clamp(min=1e-12))
-
-
-def no_color(L):
-    """The gray baseline: ab (B, 2, H, W) of 0 for L (B, 1, H, W)."""
-    return torch.zeros_like(L).expand(-1, 2, -1, -1)
 
 
 @torch.no_grad()

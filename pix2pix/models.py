@@ -16,13 +16,13 @@ class Generator(Module):
 
     All tensors are float32; H and W are multiples of 32. `pretrained` starts the encoder from
     ImageNet, and raises what torchvision raises if those weights cannot be loaded. A 256x256
-    picture takes 12.8 GFLOP (2 per multiply-add).
+    picture takes 12.7 GFLOP (2 per multiply-add).
     """
 
     def __init__(self, pretrained=True, encoder=ENCODER):
         super().__init__()
         self.encoder = get_model(encoder, weights="IMAGENET1K_V1" if pretrained else None)
-        deepest = self.encoder.fc.in_features       # 512; each level above has half as many
+        deepest = self.encoder.fc.in_features       # 512 in layer4; 256 in layer3; ...
         relu1 = self.encoder.conv1.out_channels     # 64
         self.feature_channels = (deepest, deepest // 2, deepest // 4, deepest // 8, relu1, 3)
         self.decoder = Decoder(self.feature_channels, 256, 128, 64, 64, 32)
@@ -31,7 +31,7 @@ class Generator(Module):
 
     def forward(self, L):
         x = self.decoder(*self.features(L))                             # (B,  32, H,    W)
-        # Autocast may have made it bfloat16.
+        # Under autocast, the head puts out bfloat16.
         return torch.tanh(self.head(x).float())                         # (B,   2, H,    W)
 
     def features(self, L):

@@ -19,11 +19,11 @@ HELP = {
     "lr": "learning rate of both Adam optimizers",
     "l1_weight": "weight of L1 against the GAN loss",
     "old_film": "train on L as old film would have seen the photos",
-    "repeat": "SUBFOLDER=K: train K times an epoch on the photos in this subfolder",
+    "repeat": "SUBFOLDER=K: use the photos in this subfolder K times an epoch",
     "val": "validation photos, at most a fifth of all",
     "limit": "photos used, validation photos included; 0 is all",
     "seed": "seed of the split, the initial weights and the order of photos (0)",
-    "no_pretrained": "start from noise instead of ImageNet's weights",
+    "no_pretrained": "start from random weights instead of ImageNet's",
     "init_from": "start from a trained generator.pt, to fine-tune it",
     "freeze_encoder": "keep the encoder's initial weights",
     "restore": "teach this trained generator.pt to repair, for infer.py --repair",
@@ -65,6 +65,9 @@ def parse_options(argv, description, hyperparameters):
     saved_options = saved["config"] if saved else {}
     config = SimpleNamespace(**defaults | {"encoder": ENCODER} | saved_options | typed)
     _check(config, typed)
+    for name in ("restore", "init_from"):           # before photos are downloaded
+        if name in typed and not saved and not Path(typed[name]).is_file():
+            raise UserError(f"{flag(name)} {typed[name]}: no such file")
     return config, saved
 
 
@@ -117,8 +120,9 @@ def _check(config, typed):
     """Raise UsageError if the options make no sense."""
     if config.restore and config.init_from:
         raise UsageError("--restore and --init-from both name the generator to start from")
-    if config.restore and "gan_epochs" in typed:
-        raise UsageError("--restore trains on L1 alone: leave out --gan-epochs")
+    for name in ("gan_epochs", "old_film", "freeze_encoder"):
+        if config.restore and name in typed:
+            raise UsageError(f"{flag(name)} has no meaning for --restore: leave it out")
     if config.repeat and not re.fullmatch(r".+=[1-9]\d*", config.repeat):
         raise UsageError(f"--repeat {config.repeat} is not of the form SUBFOLDER=K")
     if config.restore and config.pretrain_epochs == 0:

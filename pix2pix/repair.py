@@ -22,7 +22,7 @@ from pix2pix.run import Run
 from pix2pix.terminal import UserError
 from pix2pix.weights import half_precision, load_generator, load_saved
 
-REPAIR_SIDE = 640           # pixels: longer side at which holes are as wide as in training
+REPAIR_SIDE = 640           # pixels of the longer side: holes are then as wide as in training
 
 
 class Repairer(Module):

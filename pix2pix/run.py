@@ -1,4 +1,4 @@
-"""The log of one training, and everything that is saved of it; --resume."""
+"""The log of one training run, and everything that is saved of it; --resume."""
 import json
 import math
 import time
@@ -50,7 +50,10 @@ class Run:
         self.rows = saved["rows"]
 
     def log(self, row, label):
-        """Append a row and print its figures. Raises UserError if one of them is not finite."""
+        """Append a row, which needs "l1", "psnr", "seconds" and the error, and print these.
+
+        Raises UserError if one of them is not finite.
+        """
         error = row[self.error]
         if not math.isfinite(row["l1"] + error):
             raise UserError(

@@ -1,6 +1,7 @@
 """From photos on disk to batches: what is kept, what is left out, and what is never mixed up."""
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -479,3 +480,28 @@ def test_demo_scenes_are_the_same_in_every_process(work):
         assert result.returncode == 0, result.stderr
         digests.add(result.stdout)
     assert len(digests) == 1
+
+
+# Some photos weigh more than others
+
+
+def config_of(folder, **options):
+    options = {"size": 32, "limit": 0, "val": 4, "seed": 0, "repeat": ""} | options
+    return SimpleNamespace(data=str(folder), out=Path("out"), **options)
+
+
+def test_repeat_trains_more_often_on_a_subfolder_and_never_on_validation_photos(work, scenes):
+    plain = data.load_split(config_of(scenes), CPU)
+    photos = data.load_split(config_of(scenes, repeat="sub=3"), CPU)
+    *_, names = data.load_photos(str(scenes), 32)
+    assert torch.equal(photos.val_indices, plain.val_indices)
+    counts = Counter(photos.train_indices.tolist())
+    assert counts.keys() == set(plain.train_indices.tolist())
+    for index, count in counts.items():
+        assert count == (3 if names[index].startswith("sub/") else 1)
+    assert max(counts.values()) == 3
+
+
+def test_repeat_of_a_folder_without_photos_is_an_error(work, scenes):
+    with pytest.raises(UserError, match="no photo to train on is in su/"):
+        data.load_split(config_of(scenes, repeat="su=3"), CPU)

@@ -128,4 +128,4 @@ def test_a_file_that_is_no_generator_is_one_clear_error(work, scenes, capsys):
         message = error_line(capsys.readouterr().err)
         assert message == f"{name} is not a complete generator written by train.py"
     assert train_from("missing.pt", scenes) == 1
-    assert "No such file or directory: 'missing.pt'" in error_line(capsys.readouterr().err)
+    assert error_line(capsys.readouterr().err) == "--init-from missing.pt: no such file"

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from pix2pix.color import colorfulness, encode
-from pix2pix.metrics import evaluate, mean_losses, no_color, psnr
+from pix2pix.color import no_color
+from pix2pix.metrics import evaluate, mean_losses, psnr
 from tests.helpers import CPU, held_out
 
 

@@ -187,7 +187,10 @@ def test_a_generator_that_learned_to_repair_still_colors(whole, colorizer):
 def test_repairs_have_no_gan_phase_and_at_least_one_epoch(work, scenes, capsys):
     assert run_train(scenes, "--restore", "a.pt", "--gan-epochs", 0) == 2
     message = error_line(capsys.readouterr().err)
-    assert message.startswith("--restore trains on L1 alone: leave out --gan-epochs")
+    assert message.startswith("--gan-epochs has no meaning for --restore")
+    assert run_train(scenes, "--restore", "a.pt", "--old-film") == 2
+    message = error_line(capsys.readouterr().err)
+    assert message.startswith("--old-film has no meaning for --restore")
     assert run_train(scenes, "--restore", "a.pt", "--pretrain-epochs", 0) == 2
     message = error_line(capsys.readouterr().err)
     assert message.startswith("--restore needs --pretrain-epochs of 1 or more")

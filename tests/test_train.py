@@ -289,6 +289,7 @@ def trained(tmp_path_factory):
         patch.chdir(folder)
         calls = SimpleNamespace(
             orders=watch(patch, data, "shuffle"),
+            gathered=watch(patch, data, "gather"),
             evaluations=watch(patch, train, "evaluate"),
             seeds=watch(patch, data, "seeded"),
             emas=watch(patch, train, "update_ema"),
@@ -326,6 +327,10 @@ def test_it_trains_on_one_part_of_the_photos_and_is_judged_on_the_other(trained)
     assert all(torch.equal(indices, train_indices) for indices in trained_on)
     assert all(torch.equal(indices, val_indices) for indices in evaluated_on)
     assert not set(train_indices.tolist()) & set(val_indices.tolist())
+    # In the steps, too. (metrics.py and train.py have a `gather` of their own.)
+    assert len(trained.calls.gathered) == 5 * 12
+    for call in trained.calls.gathered:
+        assert set(call["indices"].tolist()) <= set(train_indices.tolist())
 
 
 def test_every_epoch_has_an_order_of_its_own(trained):
