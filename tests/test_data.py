@@ -279,10 +279,6 @@ def test_a_full_disk_is_noticed_before_more_photos_are_read(work, monkeypatch):
     assert len(read) <= 64
 
 
-def test_another_limit_never_meets_the_cache_of_the_first(work, scenes):
-    assert [len(load_photos(str(scenes), 32, limit)[0]) for limit in (6, 9, 0)] == [6, 9, 24]
-
-
 def test_a_limit_of_0_is_none(work, scenes):
     assert len(load_photos(str(scenes), 32, limit=0)[0]) == 24
 
