@@ -20,7 +20,7 @@ def blend(argv):
     parser.add_argument("out", type=Path, help="the new generator.pt")
     args = parser.parse_args(argv)
     if not 0 <= args.share <= 1:                        # also refuses NaN
-        parser.error(f"the share {args.share} is not between 0 and 1")
+        parser.error(f"share {args.share} is not between 0 and 1")
     if args.out.exists():
         raise UserError(f"{args.out} already exists: choose another name")
     blended = load_saved(args.first, "generator")

@@ -56,6 +56,12 @@ def test_curves_span_all_epochs_and_the_baseline_is_gray():
     assert columns(error, GRAY)[0] <= 50 and columns(error, GRAY)[-1] >= 374
 
 
+def test_the_baseline_is_no_point_of_a_curve():
+    """No epoch was trained at 0: a line from there would look like the first one."""
+    first_of_three = 50 + 325 / 3
+    assert abs(columns(panel(log(3, 0), 1), BLUE)[0] - first_of_three) <= 2
+
+
 def test_a_falling_error_falls_on_the_picture():
     error = panel(log(50, 0), 1)
     is_blue = (error[45:] == BLUE).all(axis=2)

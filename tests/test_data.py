@@ -1,4 +1,6 @@
 """From photos on disk to batches: what is kept, what is left out, and what is never mixed up."""
+import contextlib
+import errno
 import os
 import shutil
 from collections import Counter
@@ -9,14 +11,17 @@ import numpy as np
 import PIL
 import pytest
 import torch
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageDraw
 
 from pix2pix import data, demo, photo
-from pix2pix.data import count_reasons, gather, load_photos, seeded, shuffle, split
+from pix2pix.data import (
+    count_reasons, gather, load_photos, load_split, repeat, seeded, shuffle, split
+)
 from pix2pix.photo import read_photo, shrink
 from pix2pix.terminal import UserError
 from tests.helpers import (
-    CPU, PROGRAMS, Waits, at_call, error_line, raising, run_python, run_train, save_noise, watch
+    CPU, PROGRAMS, Waits, at_call, error_line, new_config, raising, run_python, run_train,
+    save_noise, stub, watch
 )
 
 
@@ -244,6 +249,12 @@ def test_a_limit_counts_usable_photos(work, scenes):
     assert torch.equal(images, all_images[:6]) and [name for name, _ in skipped] == ["00.jpg"]
 
 
+@contextlib.contextmanager
+def eager_pool():
+    """A ThreadPoolExecutor that has read all that it was given before it returns any of it."""
+    yield SimpleNamespace(map=lambda function, names: list(map(function, names)))
+
+
 def test_at_most_64_photos_are_read_ahead(monkeypatch):
     """Otherwise all photos would be in memory if the disk is slow."""
     read = []
@@ -252,10 +263,21 @@ def test_at_most_64_photos_are_read_ahead(monkeypatch):
         read.append(name)
         return bytes([name]), ""
 
+    monkeypatch.setattr(data, "ThreadPoolExecutor", eager_pool)
     monkeypatch.setattr(data, "_pixels", pixels)
     usable = data._usable(list(range(200)), None, 32, 200, {}, [])
     assert next(usable) == bytes([0]) and len(read) <= 64
     assert list(usable) == [bytes([name]) for name in range(1, 200)] and len(read) == 200
+
+
+def test_a_full_disk_is_noticed_before_more_photos_are_read(work, monkeypatch):
+    full = SimpleNamespace(write=raising(OSError(errno.ENOSPC, "No space left on device")))
+    monkeypatch.setattr(data, "whole_file", lambda path: contextlib.nullcontext(full))
+    monkeypatch.setattr(data, "ThreadPoolExecutor", eager_pool)
+    read = stub(monkeypatch, data, "_pixels", result=(b"pixels", ""))
+    with pytest.raises(OSError, match="No space left"):
+        load_photos("demo", 32)
+    assert len(read) <= 64
 
 
 def test_a_limit_of_0_is_none(work, scenes):
@@ -330,6 +352,34 @@ def test_a_split_needs_at_least_5_photos():
     assert [len(part) for part in split(5, 1, seed=0)] == [4, 1]
     with pytest.raises(UserError, match="--val 1 does not fit 4 photos: at least 5 photos are"):
         split(4, 1, seed=0)
+
+
+NAMES = ["a.jpg", "album/b.jpg", "album/old/c.jpg", "album2/d.jpg", "album.jpg", "x/album/e.jpg"]
+
+
+def test_repeat_gives_a_weight_to_the_photos_in_one_subfolder_and_to_no_other():
+    indices = torch.tensor([0, 1, 2, 3, 4, 5])
+    assert repeat(indices, NAMES, "album=3").tolist() == [0, 3, 4, 5, 1, 2, 1, 2, 1, 2]
+    assert repeat(indices, NAMES, "album/old=2").tolist() == [0, 1, 3, 4, 5, 2, 2]
+    assert repeat(indices[3:], NAMES, "x=1").tolist() == [3, 4, 5]
+
+
+@pytest.mark.parametrize("folder", ["alb", "albums", "b"])
+def test_repeat_names_a_subfolder_that_has_no_photos_to_train_on(folder):
+    message = f"--repeat {folder}=2: no photo to train on is in {folder}/"
+    with pytest.raises(UserError, match=message):
+        repeat(torch.arange(6), NAMES, f"{folder}=2")
+
+
+def test_repeat_never_brings_a_photo_to_train_on_that_is_validated_on(work, scenes):
+    plain = new_config(data=str(scenes), size=32, val=4)
+    photos = load_split(plain, CPU)
+    repeated = load_split(new_config(**vars(plain) | {"repeat": "sub=3"}), CPU)
+    assert torch.equal(repeated.val_indices, photos.val_indices)
+    assert repeated.train_indices.unique().tolist() == photos.train_indices.tolist()
+    counts = repeated.train_indices.bincount(minlength=24)[photos.train_indices]
+    assert sorted(counts.unique().tolist()) == [1, 3]
+    assert len(repeated.train_indices) > 20
 
 
 @pytest.fixture
@@ -463,6 +513,15 @@ def test_demo_scenes_are_varied_deterministic_and_colorful(work):
         assert np.abs(scene.astype(int) - scenes[index]).mean() > 5
     images, skipped, _, _ = load_photos("demo", 32)
     assert len(images) == 320 and skipped == [], "none is a copy of another"
+
+
+def test_nearer_things_hide_farther_ones_in_demo_scenes(monkeypatch):
+    drawn = watch(monkeypatch, ImageDraw.ImageDraw, "rectangle")
+    for index in range(5):
+        drawn.clear()
+        demo.scene(index)
+        grounds = [call["xy"][3] for call in drawn]
+        assert len(grounds) >= 4 and grounds == sorted(grounds)
 
 
 DIGEST_OF_SCENES = """

@@ -490,9 +490,15 @@ def test_a_photo_is_never_written_over_itself_in_its_own_folder(work, generator,
 # Folders inside each other
 
 
-def test_an_output_folder_inside_the_input_folder_is_never_read(album, generator, capsys):
-    for expected in (summary(colored=4), summary(there=4)):
-        assert run_infer(generator, album, album / "colored") == 0
+@pytest.mark.parametrize(
+    "folder, out",
+    [("album", "album/colored"), ("{work}/album", "{work}/album/colored"), (".", "colored")]
+)
+def test_an_output_folder_inside_the_input_folder_is_never_read(
+    colored, work, capsys, folder, out
+):
+    for expected in (summary(colored=2), summary(there=2)):
+        assert run_infer("generator.pt", folder.format(work=work), out.format(work=work)) == 0
         assert last_line(capsys.readouterr()) == expected
 
 
@@ -738,6 +744,17 @@ def test_it_colors_on_the_device_that_was_named(colored, monkeypatch):
 
 
 # Colors that end at edges
+
+
+@pytest.mark.parametrize("size", [(700, 500), (2, infer.STRIP), (infer.STRIP + 1, 2)])
+def test_no_more_than_a_strip_of_pixels_is_converted_at_once(monkeypatch, size):
+    """Or at least one row. Otherwise a large photo would need gigabytes."""
+    width, height = size
+    decoded = watch(monkeypatch, infer, "decode")
+    infer.colorize(torch.nn.Conv2d(1, 2, 1), Image.fromarray(noise(*size)), 32)
+    strips = [call["L"].shape[2] for call in decoded]
+    assert max(strips) <= max(1, infer.STRIP // width)
+    assert sum(strips) == height and len(decoded) > 1
 
 
 def test_enlarged_rows_are_those_of_a_bilinear_enlargement():

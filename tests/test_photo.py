@@ -772,6 +772,12 @@ def test_a_blank_picture_is_not_trimmed(size, grain, shade):
     assert content_box(blank.crop((0, 0, width, height))) == [0, 0, width, height]
 
 
+@pytest.mark.parametrize("size", [(2003, 301), (301, 2003)])
+def test_the_content_of_a_large_photo_without_borders_ends_where_the_photo_does(size):
+    """Borders are looked for in a smaller picture, whose last pixel may reach beyond the photo."""
+    assert content_box(Image.fromarray(noise(*size))) == [0, 0, *size]
+
+
 @pytest.mark.parametrize("margins", [(101, 203, 307, 401), (0, 203, 0, 101)])
 def test_the_borders_of_a_large_photo_are_found_to_a_few_pixels(margins):
     content = noise(2600, 1900)

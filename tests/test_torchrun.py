@@ -55,8 +55,8 @@ def test_the_first_process_alone_writes_and_prints(together):
     assert first.startswith("8 photos to train on, 2 to validate on")
     assert [re.split("[:,]", line)[0] for line in lines] == ["pretrain 1/2", "gan 2/2", "done"]
     assert "Warning" not in process.stderr.split("Traceback")[0]
-    names = "checkpoint.pt curves.png generator.pt log.jsonl pretrained.pt samples skipped.txt".split()
-    assert sorted(os.listdir(folder / "whole")) == names
+    names = "checkpoint.pt curves.png generator.pt log.jsonl pretrained.pt samples skipped.txt"
+    assert sorted(os.listdir(folder / "whole")) == names.split()
     assert sorted(os.listdir(folder / "whole/samples")) == ["001_pretrain.png", "002_gan.png"]
 
 

@@ -650,7 +650,10 @@ def test_weights_that_the_last_step_spoiled_are_not_saved(
         ("--pretrain-epochs -1", "--pretrain-epochs, --gan-epochs and --limit are 0 or more"),
         ("--size 32 --batch-size 1", "--size 32 needs a --batch-size of 2 or more"),
         ("--lr nan", "--lr nan is not above 0"),
-        ("--l1-weight 0", "--l1-weight 0.0 is not above 0")
+        ("--l1-weight 0", "--l1-weight 0.0 is not above 0"),
+        ("--repeat sub", "--repeat sub is not of the form SUBFOLDER=K"),
+        ("--repeat sub=0", "--repeat sub=0 is not of the form SUBFOLDER=K"),
+        ("--repeat none=2", "--repeat none=2: no photo to train on is in none/")
     ]
 )
 def test_mistakes_are_one_clear_line(scenes, work, capsys, options, words):
