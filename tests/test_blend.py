@@ -5,7 +5,7 @@ import torch
 from pix2pix import blend
 from pix2pix.models import Generator
 from pix2pix.weights import half_precision, load_generator, load_saved
-from tests.helpers import error_line, run
+from tests.helpers import error_line, run, run_python
 
 
 def save_generator(path, seed, encoder="resnet18"):
@@ -56,3 +56,9 @@ def test_a_blend_replaces_nothing_and_refuses_other_networks(work, capsys):
     assert (work / "second.pt").read_bytes() == before
     assert run(blend, "first.pt", "third.pt", 0.5, "out.pt") == 1
     assert "different networks" in error_line(capsys.readouterr().err)
+
+
+def test_the_programs_exit_code_reaches_the_shell(work):
+    process = run_python("-m", "pix2pix.blend", "nosuch.pt", "b.pt", "0.5", "out.pt", cwd=work)
+    assert process.returncode == 1
+    assert "nosuch.pt" in error_line(process.stderr)

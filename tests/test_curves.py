@@ -77,6 +77,12 @@ def test_gan_losses_begin_where_the_l1_phase_ends():
     assert abs(begin - (50 + 325 / 2)) < 6
 
 
+def test_no_line_ends_the_l1_phase_of_a_run_without_a_gan_phase():
+    with_gan, alone = (panel(log(9, gan), 0) for gan in (1, 0))
+    is_line = [(l1[60:340] == 0).all(axis=(0, 2)).any() for l1 in (with_gan, alone)]
+    assert is_line == [True, False]
+
+
 def test_the_error_on_film_joins_the_error():
     with_film = panel(log(9, 0, ab_error_film=9.9), 1)
     assert len(columns(with_film, ORANGE)) > 200

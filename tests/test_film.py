@@ -119,6 +119,19 @@ def test_film_error_is_in_cie_units_and_of_the_same_film_each_time(monkeypatch):
     assert torch.equal(outputs[0], outputs[2]) and torch.equal(outputs[1], outputs[3])
 
 
+def test_film_error_draws_film_for_each_photo_anew():
+    """Not the same for each 16 of them: a few films would stand for all."""
+    same = noise_batch(16, 32).repeat(2, 1, 1, 1)
+    outputs = []
+
+    def network(L):
+        outputs.append(L)
+        return torch.zeros_like(L).expand(-1, 2, -1, -1)
+
+    film_error(network, held_out(same), CPU)
+    assert not torch.equal(*outputs)
+
+
 def test_without_the_option_no_film_is_drawn(scenes, work, monkeypatch, saved):
     drawn = watch(monkeypatch, train, "film_L")
     judged = watch(monkeypatch, train, "film_error")

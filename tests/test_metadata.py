@@ -122,6 +122,15 @@ def test_one_line_names_what_another_format_does_not_hold(tmp_path, capsys, exte
     assert capsys.readouterr().err == f"warning: {out}: metadata left out: {lost}\n"
 
 
+@pytest.mark.parametrize("iptc", [IPTC, IPTC + b"!"])
+def test_iptc_in_a_jpeg_takes_an_even_number_of_bytes(tmp_path, iptc):
+    """As Photoshop wants it: a program that relies on it would miss what follows."""
+    PHOTO.save(tmp_path / "in.tif", tiffinfo={33723: iptc})
+    rewrite(tmp_path / "in.tif", tmp_path / "out.jpg").close()
+    whole = segment(0xED, b"Photoshop 3.0\0" + resource(0x0404, iptc))
+    assert whole in (tmp_path / "out.jpg").read_bytes()
+
+
 def test_iptc_too_long_for_a_jpeg_is_left_out_with_a_warning(tmp_path, capsys):
     captions = {length: IPTC.ljust(length, b"x") for length in (65506, 65507)}
     for length, iptc in captions.items():

@@ -107,12 +107,12 @@ def test_a_process_that_runs_out_of_memory_ends_all_and_says_so_once(ended):
 
 
 @pytest.fixture
-def second_process_of(monkeypatch):
-    """Makes this process the second of so many, which it never meets."""
+def last_process_of(monkeypatch):
+    """Makes this process the last of so many, which it never meets."""
     def join(world):
         stub(monkeypatch, device, "join_processes")
         stub(monkeypatch, torch.distributed, "barrier")
-        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("RANK", str(world - 1))
         monkeypatch.setenv("WORLD_SIZE", str(world))
 
     return join
@@ -120,20 +120,19 @@ def second_process_of(monkeypatch):
 
 @pytest.mark.parametrize("world, events", [(2, ["trained", "left"]), (1, ["trained"])])
 def test_processes_that_met_part_at_the_end(
-    work, scenes, monkeypatch, second_process_of, world, events
+    work, scenes, monkeypatch, last_process_of, world, events
 ):
     seen = []
-    if world > 1:
-        second_process_of(world)
+    last_process_of(world)
     monkeypatch.setattr(train, "fit", lambda *_, **parts: seen.append("trained"))
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: seen.append("left"))
     assert run_train(scenes) == 0
     assert seen == events
 
 
-def test_fewer_photos_than_processes_are_one_clear_line(work, scenes, capsys, second_process_of):
+def test_fewer_photos_than_processes_are_one_clear_line(work, scenes, capsys, last_process_of):
     """Processes without a photo would end in a traceback, and the others would wait for them."""
-    second_process_of(21)
+    last_process_of(21)
     assert run_train(scenes) == 1
     message = error_line(capsys.readouterr().err)
     assert message == "21 processes share only 20 photos: start fewer"
