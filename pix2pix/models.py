@@ -140,6 +140,7 @@ def upsample_cat_conv(x, skip, weight):
     transposed convolution with 2x2 ones. Joined with the 3x3 kernel, it is one with a 4x4 kernel,
     which takes 4 multiplications a pixel instead of 9, and no upsampled copy.
     """
+    weight = weight.to(x.dtype)                 # bfloat16 under autocast: faster to rearrange
     below, beside = weight.split((x.shape[1], skip.shape[1]), dim=1)
     kernel = below.flip(2, 3).transpose(0, 1)                           # (in, out, 3, 3)
     kernel = F.pad(kernel, (0, 1, 0, 0)) + F.pad(kernel, (1, 0, 0, 0))  # (in, out, 3, 4)
