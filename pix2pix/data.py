@@ -105,7 +105,8 @@ def repeat(indices, names, folder_and_times):
 
     So a few photos can weigh as much as many others. Raises UserError if the subfolder has none.
     """
-    folder, _, times = folder_and_times.partition("=")
+    folder, _, times = folder_and_times.rpartition("=")
+    folder = folder.rstrip("/")
     is_inside = torch.tensor([str(names[index]).startswith(f"{folder}/") for index in indices])
     if not is_inside.any():
         raise UserError(f"--repeat {folder_and_times}: no photo to train on is in {folder}/")

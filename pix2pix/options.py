@@ -21,7 +21,7 @@ HELP = {
     "old_film": "train on L as old film would have seen the photos",
     "repeat": "SUBFOLDER=K: use the photos in this subfolder K times an epoch",
     "val": "validation photos, at most a fifth of all",
-    "limit": "photos used, validation photos included; 0 is all",
+    "limit": "photos used, validation photos included; 0 is all (coco: 7,750)",
     "seed": "seed of the split, the initial weights and the order of photos (0)",
     "no_pretrained": "start from random weights instead of ImageNet's",
     "init_from": "start from a trained generator.pt, to fine-tune it",

@@ -52,7 +52,7 @@ class Run:
     def log(self, row, label):
         """Append a row, which needs "l1", "psnr", "seconds" and the error, and print these.
 
-        Raises UserError if one of them is not finite.
+        Raises UserError if l1 or the error is not finite.
         """
         error = row[self.error]
         if not math.isfinite(row["l1"] + error):

@@ -561,6 +561,14 @@ def test_repeat_trains_more_often_on_a_subfolder_and_never_on_validation_photos(
     assert max(counts.values()) == 3
 
 
+def test_repeat_takes_any_name_of_a_folder_and_a_slash_after_it(work, scenes):
+    shutil.copytree(scenes / "sub", work / "photos/a=b")
+    photos = config_of(work / "photos", val=1)
+    for name in ("a=b", "a=b/"):
+        photos.repeat = f"{name}=7"
+        assert len(data.load_split(photos, CPU).train_indices) == 7 * 7
+
+
 def test_repeat_of_a_folder_without_photos_is_an_error(work, scenes):
     with pytest.raises(UserError, match="no photo to train on is in su/"):
         data.load_split(config_of(scenes, repeat="su=3"), CPU)
